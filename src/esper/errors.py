@@ -1,0 +1,60 @@
+"""Every exception that Esper raises on purpose. Knows nothing of what raises them.
+
+EsperError
+├── ConfigurationError        what the caller asked for cannot be
+│   ├── RecipeError           a recipe that does not fit, is dead at birth, or explodes
+│   ├── OptimizerError        an optimizer that cannot take new parameters
+│   └── EvaluateError         ``evaluate`` does not return per-example losses
+├── ClosureError              the closure changed the model, or returned no loss
+├── SiteError                 a place in the network that cannot be grown
+├── CheckpointError           a missing, damaged or foreign checkpoint
+├── DataError                 a table or a task that cannot be trained on
+├── RunError                  a run folder that cannot be read or written
+└── SettingsError             an environment variable that does not parse
+"""
+
+from __future__ import annotations
+
+
+class EsperError(Exception):
+    """Root of all errors raised on purpose; the message says what to do."""
+
+
+class ConfigurationError(EsperError, ValueError):
+    """The caller asked for something that cannot be."""
+
+
+class RecipeError(ConfigurationError):
+    """A recipe that does not fit its place, is dead at birth, or explodes."""
+
+
+class OptimizerError(ConfigurationError):
+    """An optimizer that cannot take new parameters."""
+
+
+class EvaluateError(ConfigurationError):
+    """``evaluate`` does not return one finite loss per held-out example."""
+
+
+class ClosureError(EsperError):
+    """The closure changed the model, or did not return a scalar loss."""
+
+
+class SiteError(EsperError, ValueError):
+    """A place in the network that cannot be grown."""
+
+
+class CheckpointError(EsperError):
+    """A checkpoint that is missing, damaged, or of another architecture."""
+
+
+class DataError(EsperError, ValueError):
+    """A table or a task that cannot be trained on."""
+
+
+class RunError(EsperError):
+    """A run folder that cannot be read or written."""
+
+
+class SettingsError(EsperError, ValueError):
+    """An environment variable or settings file that does not parse."""

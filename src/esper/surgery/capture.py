@@ -1,0 +1,104 @@
+"""Reads inputs and output gradients of sites from passes that run anyway. Does not know what they are used for.
+
+Only tensor hooks are used: module backward hooks fail under in-place successors, and a kept output is overwritten by them.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from esper.surgery.site import Site
+from esper.surgery.structure import first_input, first_output
+
+MAX_PASSES = 8
+
+
+class Pair(NamedTuple):
+    """What one backward pass showed of one site: ``x`` as the graft would read it, ``g = dL/dz`` at its output, ``z``."""
+
+    x: Tensor
+    g: Tensor
+    z: Tensor
+
+
+class Capture:
+    """Tensor hooks at a set of sites; nothing is in the model's path while it is not armed.
+
+    A forward pass counts only once its gradient arrives, so validation passes and recomputation leave nothing
+    behind. With gradient accumulation each micro-batch gives a pair; the last ``MAX_PASSES`` are kept.
+    """
+
+    def __init__(self, model: nn.Module, sites: Iterable[Site]) -> None:
+        self._model = model
+        self.sites = tuple(sites)
+        self._pairs: dict[str, list[Pair]] = defaultdict(list)
+        self._inputs: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
+
+    @property
+    def armed(self) -> bool:
+        """Whether hooks are in place."""
+        return bool(self._handles)
+
+    def arm(self) -> None:
+        """Place the hooks; the next passes are read."""
+        if self._handles:
+            return
+        by_exit: dict[str, list[Site]] = defaultdict(list)
+        for site in self.sites:
+            by_exit[site.exit].append(site)
+        for entry in sorted({site.entry for site in self.sites if site.is_span}):
+            self._hook(entry, partial(self._keep_input, entry))
+        for name, sites in by_exit.items():
+            self._hook(name, partial(self._watch_output, tuple(sites)))
+
+    def disarm(self) -> None:
+        """Remove the hooks and forget inputs still waiting for their gradient."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        self._inputs.clear()
+
+    def take(self) -> dict[str, list[Pair]]:
+        """The pairs since the last call, by site name; sites without a gradient are missing."""
+        pairs, self._pairs = dict(self._pairs), defaultdict(list)
+        return pairs
+
+    def _hook(self, name: str, hook: Any) -> None:
+        module = self._model.get_submodule(name)
+        self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
+
+    def _keep_input(self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
+        x = first_input(args, kwargs)
+        if x is not None:
+            self._inputs[entry] = x.detach().clone()
+
+    def _watch_output(
+        self, sites: Sequence[Site], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        z = first_output(output)
+        if z is None or not z.requires_grad:
+            return
+        value = z.detach().clone()
+        own = first_input(args, kwargs)
+        own = None if own is None else own.detach().clone()
+        inputs = {site.name: self._source(site, own, value) for site in sites}
+        z.register_hook(partial(self._on_gradient, inputs, value))
+
+    def _source(self, site: Site, own: Tensor | None, value: Tensor) -> Tensor | None:
+        if site.attachment == "after":
+            return value
+        return self._inputs.get(site.entry) if site.is_span else own
+
+    def _on_gradient(self, inputs: dict[str, Tensor | None], value: Tensor, gradient: Tensor) -> None:
+        for name, x in inputs.items():
+            if x is not None:
+                pairs = self._pairs[name]
+                pairs.append(Pair(x, gradient.detach(), value))
+                del pairs[:-MAX_PASSES]
