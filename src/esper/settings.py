@@ -1,0 +1,51 @@
+"""What the environment says: the one place that reads it. Does not know what the settings are used for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from esper.errors import SettingsError
+
+FOLDER = ".esper"
+
+
+class Settings(BaseSettings):
+    """Read from the environment as ``ESPER_<NAME>``, else from a ``.env`` file in the working directory."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ESPER_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    home: Path | None = None
+    """Folder that holds everything of a project. Unset: the nearest .esper upwards, else a new one here."""
+
+
+def project_home() -> Path:
+    """The project's folder: ``ESPER_HOME``, else the nearest ``.esper`` upwards, else ``.esper`` made here.
+
+    The folder exists when this returns; the path is absolute.
+
+    Raises:
+        SettingsError: the folder cannot be made.
+    """
+    home = Settings().home or _nearest(Path.cwd()) or Path(FOLDER)
+    folder = home.expanduser().absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(
+            f"cannot make {folder}: {error.strerror}. Set ESPER_HOME to a folder you may write."
+        ) from error
+    return folder
+
+
+def _nearest(start: Path) -> Path | None:
+    candidates = (folder / FOLDER for folder in (start, *start.parents))
+    return next((candidate for candidate in candidates if candidate.is_dir()), None)

@@ -1,0 +1,27 @@
+"""One thread a test process, and no test reads or writes the caller's own ``.esper``."""
+
+from __future__ import annotations
+
+import hypothesis
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+# The same examples every time, and nothing that depends on how fast the machine is.
+hypothesis.settings.register_profile(
+    "house",
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("house")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory, monkeypatch):
+    """A fresh project folder in the place of the caller's."""
+    folder = tmp_path_factory.mktemp("esper")
+    monkeypatch.setenv("ESPER_HOME", str(folder))
+    return folder
