@@ -33,6 +33,7 @@ def main(path: str) -> int:
     audited = sum("vulns" in package for package in packages)
     print(f"audit: {audited} of {len(packages)} packages looked up, {len(found)} vulnerabilities found")
     if audited == 0:
+        reason = reason or next((package["skip_reason"] for package in packages), "")
         print(f"audit: NOT DONE, the advisory service gave no answer. {reason}")
     return 1 if found else 0
 
