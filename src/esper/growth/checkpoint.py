@@ -1,7 +1,7 @@
 """A tree of tensors and plain values on disk: one safetensors file and one JSON file, never pickle.
 
 Does not know what the tree means. A checkpoint is a folder with ``tree.json`` and the tensors file that it
-names; replacing ``tree.json`` is the one moment at which a new checkpoint takes the place of the old one, so a
+names; replacing ``tree.json`` is the one moment at which a new checkpoint replaces the old one, so a
 full disk or a kill at any other moment leaves the old one whole. One writer per folder at a time.
 """
 
@@ -38,8 +38,8 @@ def write(folder: Path, tree: Any) -> None:
     """Store ``tree`` in ``folder``, in place of what is there; after any failure the old one still stands.
 
     A tree is made of dicts, lists, tuples, tensors, str, int, float, bool and None. Tensors that are the same
-    view of the same memory are stored once and read back as one tensor. Raises ``CheckpointError`` for anything
-    else in the tree and when the disk refuses.
+    view of the same memory are stored once and read back as one tensor. Raises ``CheckpointError`` for all
+    else in a tree and when the disk refuses.
     """
     encoder = _Encoder()
     raw = msgspec.json.encode(encoder.encode(tree, "tree"))
@@ -72,6 +72,13 @@ def read(folder: Path) -> Any:
     except SafetensorError as error:
         raise CheckpointError(f"{path} is not a safetensors file: {error}") from error
     return _decode(msgspec.json.decode(envelope.tree), tensors)
+
+
+def write_tensors(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """Named tensors as one plain safetensors file. Raises ``OSError``."""
+    path.write_bytes(
+        safetensors.save({name: tensor.clone().contiguous() for name, tensor in tensors.items()})
+    )
 
 
 class _Encoder:

@@ -1,0 +1,230 @@
+"""The command ``esper``. Commands import torch only when they run, so that help comes at once."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from esper.errors import EsperError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="""Networks that grow while they train.
+
+    [bold]First steps[/bold]
+
+    esper train mnist1d                        grow a network on a built-in task
+
+    esper train houses.csv --target price      predict one column of a table from the others
+
+    esper train my_task.py                     your own model, data and loss
+
+    esper show latest                          what came of it, and why
+    """,
+    epilog="Every command takes --debug: show the whole traceback of an error.",
+)
+
+Run = Annotated[str, typer.Argument(help="'latest', or the start of a run's name (see: esper runs)")]
+Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+
+
+class TableKind(StrEnum):
+    """What the target of a table is."""
+
+    classification = "classification"
+    regression = "regression"
+
+
+class Format(StrEnum):
+    """What a finished network can be written as."""
+
+    code = "code"
+    safetensors = "safetensors"
+    export = "export"
+    onnx = "onnx"
+
+
+@app.command()
+def train(  # noqa: PLR0913 - one parameter an option
+    source: Annotated[str | None, typer.Argument(help="a built-in task, my_task.py, or data.csv")] = None,
+    *,
+    target: Annotated[str | None, typer.Option(help="table: the column to predict")] = None,
+    kind: Annotated[TableKind | None, typer.Option(help="table: what the target is; else inferred")] = None,
+    encoding: Annotated[str, typer.Option(help="table: the encoding of the file")] = "utf-8",
+    seed: Annotated[int, typer.Option(help="of weights, data order and split", min=0)] = 0,
+    steps: Annotated[int | None, typer.Option(help="optimizer steps; else the task's own", min=1)] = None,
+    no_growth: Annotated[bool, typer.Option("--no-growth", help="train the start network as it is")] = False,
+    resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with an interrupted run")] = None,
+    threads: Annotated[int, typer.Option(help="torch threads; small networks run best on one", min=1)] = 1,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="show only the verdict")] = False,
+) -> None:
+    """Train a network and let it grow.
+
+    Ctrl-C finishes the step, saves, and says how to go on; a run that was killed goes on the same way.
+
+    [bold]Examples[/bold]
+
+    esper train mnist1d
+
+    esper train houses.csv --target price --seed 1
+
+    esper train my_task.py --steps 10000
+
+    esper train --resume latest
+    """
+    from esper.apps.train import go_on, start
+    from esper.training.run import Settings
+
+    if (source is None) == (resume is None):
+        raise typer.BadParameter("say what to train (try: esper train mnist1d), or --resume RUN")
+    if resume is not None:
+        raise typer.Exit(go_on(_find(resume), quiet=quiet))
+    assert source is not None
+    settings = Settings(
+        source=_absolute(source),
+        seed=seed,
+        total_steps=steps,
+        growth=not no_growth,
+        target=target,
+        kind=kind.value if kind else None,
+        encoding=encoding,
+        threads=threads,
+    )
+    raise typer.Exit(start(settings, quiet=quiet))
+
+
+@app.command()
+def predict(
+    run: Run,
+    table: Annotated[Path, typer.Argument(help="rows with the columns that the run was trained on")],
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="file to write; else printed")] = None,
+    encoding: Annotated[str, typer.Option(help="the encoding of the file")] = "utf-8",
+) -> None:
+    """Predict the target of new rows with a run that was trained on a table.
+
+    [bold]Example[/bold]
+
+    esper predict latest new_houses.csv -o predicted.csv
+    """
+    from esper.training.csv_file import read_csv, write_csv
+    from esper.training.prediction import predict as predict_rows
+
+    columns, remarks = predict_rows(_find(run), read_csv(table, encoding=encoding))
+    for remark in remarks:
+        typer.echo(f"note: {remark}", err=True)
+    text = write_csv(output, columns)
+    typer.echo(f"wrote {output}" if output else text, nl=output is not None)
+
+
+@app.command()
+def runs(*, as_json: Json = False) -> None:
+    """List the runs of this project, newest first."""
+    from esper.apps.display import print_table
+    from esper.settings import project_home
+    from esper.training.run import runs as all_runs
+    from esper.training.run import summary
+
+    rows = [summary(run) for run in all_runs(project_home())]
+    if as_json:
+        return _print_json(rows)
+    if not rows:
+        typer.echo("no runs yet; start one with: esper train mnist1d")
+        return None
+    columns = ("run", "status", "metric", "test", "params_start", "params_end", "seconds")
+    return print_table(columns, [[row[column] for column in columns] for row in rows])
+
+
+@app.command()
+def show(run: Run = "latest", *, as_json: Json = False) -> None:
+    """Show what came of a run: settings, verdict, files."""
+    from esper.apps.display import print_fields
+    from esper.training.run import summary
+    from esper.training.verdict import verdict
+
+    folder = _find(run)
+    record, events = folder.load(), folder.read_events()
+    if as_json:
+        return _print_json(
+            {**msgspec.to_builtins(record), "status": folder.status(), "path": str(folder.path)}
+        )
+    print_fields({**summary(folder), "source": record.settings.source, "folder": folder.path})
+    return typer.echo("\n" + "\n".join(verdict(record, events)))
+
+
+@app.command()
+def export(
+    run: Run,
+    *,
+    to: Annotated[Format, typer.Option("--format", "-f", help="what to write")] = Format.code,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; else here")] = None,
+) -> None:
+    """Write the finished network of a run as files that need no Esper.
+
+    code: one Python file that imports torch only, weights beside it. safetensors: the weights. export: a .pt2
+    program of torch.export. onnx: for every other runtime.
+
+    [bold]Example[/bold]
+
+    esper export latest --format onnx -o model/
+    """
+    from esper.training.export import export_run
+
+    for path in export_run(_find(run), to.value, output or Path()):
+        typer.echo(f"wrote {path}")
+
+
+@app.command()
+def tasks(*, as_json: Json = False) -> None:
+    """List the built-in tasks."""
+    from esper.apps.display import print_table
+    from esper.training.builtin import CATALOGUE
+
+    rows = [{"name": task.name, "description": task.description} for task in CATALOGUE.values()]
+    if as_json:
+        return _print_json(rows)
+    return print_table(("name", "description"), [list(row.values()) for row in rows])
+
+
+def main() -> None:
+    """Entry point: one line for an error, the whole traceback with ``--debug``."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    try:
+        app(arguments, prog_name="esper")
+    except EsperError as error:
+        if debug:
+            raise
+        _fail(str(error))
+    except Exception as error:
+        if debug:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error} (the whole story: --debug)")
+
+
+def _fail(message: str) -> None:
+    typer.echo(f"error: {message}", err=True)
+    raise SystemExit(1)
+
+
+def _find(name: str) -> Any:
+    from esper.settings import project_home
+    from esper.training.run import find_run
+
+    return find_run(project_home(), name)
+
+
+def _absolute(source: str) -> str:
+    path = Path(source)
+    return str(path.absolute()) if path.suffix and path.exists() else source
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

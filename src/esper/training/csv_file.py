@@ -1,0 +1,95 @@
+"""Reads and writes tables as comma-separated files. The only file that knows pandas."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from esper.errors import DataError
+from esper.training.preparation import Column, Table
+
+SEPARATORS = ",;\t|"
+
+
+def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
+    """The table in a file with a header line.
+
+    Separator ``,`` ``;`` tab or ``|``, whichever the header has most of.
+
+    Raises ``DataError``, which names the line, for ragged rows, no rows, unnamed or repeated columns and
+    bytes that are not of ``encoding``.
+    """
+    try:
+        separator = _check_shape(path, encoding)
+        frame = pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False, skip_blank_lines=True)
+    except (UnicodeDecodeError, LookupError) as error:
+        raise DataError(_encoding_advice(path, encoding, error)) from error
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error
+    except (pd.errors.ParserError, csv.Error) as error:
+        raise DataError(f"{path} is not a table of separated values: {error}") from error
+    return {str(name): _column(frame[name]) for name in frame.columns}
+
+
+def write_csv(path: Path | None, table: Table) -> str:
+    """``table`` as text, also written to ``path`` if there is one. Raises ``DataError`` when it cannot be."""
+    text = str(pd.DataFrame(dict(table)).to_csv(index=False))
+    if path is not None:
+        try:
+            path.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"cannot write {path}: {error.strerror}") from error
+    return text
+
+
+def _check_shape(path: Path, encoding: str) -> str:
+    """Look at every row's length before pandas guesses; the separator."""
+    with path.open(encoding=encoding, newline="") as file:
+        first = file.readline()
+        separator = max(SEPARATORS, key=first.count)
+        file.seek(0)
+        rows = csv.reader(file, delimiter=separator)
+        header = next(rows, [])
+        _check_header(path, header)
+        num_rows = 0
+        for row in rows:
+            if row and len(row) != len(header):
+                fields = f"{len(row)} fields, the header {len(header)}"
+                raise DataError(
+                    f"{path}, line {rows.line_num} has {fields}; mend that line, or quote the separator"
+                )
+            num_rows += bool(row)
+    if not num_rows:
+        raise DataError(f"{path} has no rows below its header")
+    return separator
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    if not header:
+        raise DataError(f"{path} is empty; the first line must name the columns")
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise DataError(f"{path} names a column twice: {', '.join(twice)}")
+    if "" in [name.strip() for name in header[1:]]:
+        raise DataError(f"{path} has a column without a name in its header")
+
+
+def _column(values: Any) -> Column:
+    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+        return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
+    words = np.empty(len(values), dtype=object)
+    words[:] = [None if pd.isna(value) else str(value) for value in values]
+    return words
+
+
+def _encoding_advice(path: Path, encoding: str, error: UnicodeDecodeError | LookupError) -> str:
+    if isinstance(error, LookupError):
+        return f"{encoding!r} is not an encoding that Python knows; try --encoding utf-8 or cp1252"
+    start = path.read_bytes()[:4]
+    utf16 = start.startswith((b"\xff\xfe", b"\xfe\xff"))
+    other = "utf-16" if utf16 else "cp1252" if encoding != "cp1252" else "latin-1"
+    return f"{path} is not {encoding} (byte {error.start}); try --encoding {other}"

@@ -1,0 +1,271 @@
+"""A finished network as plain data: layers of ``torch.nn``, calls between them, weights beside.
+
+Never pickle.
+
+``describe`` traces a network with ``torch.fx``; ``rebuild`` makes an equal one from the description and its
+weights. Only what fx records by itself may come back: layers of ``torch.nn``, functions that torch lets one
+override, operators, and methods of tensors.
+"""
+
+from __future__ import annotations
+
+import builtins
+import inspect
+import math
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import torch
+from torch import Tensor, fx, nn
+from torch.overrides import get_overridable_functions
+
+from esper.errors import RunError
+
+_LITERALS = (bool, int, float, str)
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One node of the graph; ``args`` are encoded by ``_encode``."""
+
+    op: str
+    name: str
+    target: str
+    args: Any
+    kwargs: Any
+
+
+class Description(msgspec.Struct, frozen=True):
+    """``layers`` maps a path to the class and arguments of a ``torch.nn`` layer, ``weights`` are loose
+    tensors.
+    """
+
+    layers: dict[str, tuple[str, str]]
+    weights: dict[str, bool]
+    calls: tuple[Call, ...]
+
+
+class _Tracer(fx.Tracer):
+    """Looks into every module that is not a layer of torch which can be built anew from what it prints."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return super().is_leaf_module(m, module_qualified_name) and constructor(m) is not None
+
+
+def describe(model: nn.Module) -> Description:
+    """The description of a network.
+
+    Raises ``RunError`` when it does more than layers, functions and operators.
+    """
+    training = model.training
+    try:
+        graph = _Tracer().trace(model.eval())
+    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
+        raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
+    finally:
+        model.train(training)
+    layers, weights, calls = {}, {}, []
+    for node in graph.nodes:
+        if node.op == "call_module":
+            layers[node.target] = _layer(model.get_submodule(node.target))
+        elif node.op == "get_attr":
+            weights[node.target] = isinstance(operator.attrgetter(node.target)(model), nn.Parameter)
+        target = _name_of(node.target) if node.op == "call_function" else str(node.target)
+        calls.append(Call(node.op, node.name, target, _encode(node.args), _encode(node.kwargs)))
+    return Description(layers, weights, tuple(calls))
+
+
+def rebuild(description: Description, state: dict[str, Tensor]) -> fx.GraphModule:
+    """The network of a description with weights ``state``, in eval mode.
+
+    Raises ``RunError`` for a foreign one.
+    """
+    root = nn.Module()
+    for path, (name, arguments) in description.layers.items():
+        _place(root, path, _construct(name, arguments))
+    for path, is_parameter in description.weights.items():
+        _place(root, path, nn.Parameter(state[path]) if is_parameter else state[path])
+    model = fx.GraphModule(root, _graph(description.calls))
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise RunError(f"the weights do not fit the network: {error}") from error
+    return model.eval()
+
+
+def weights_of(model: nn.Module, description: Description) -> dict[str, Tensor]:
+    """The tensors that ``rebuild`` needs, by path."""
+    state = {}
+    for path in description.layers:
+        layer = model.get_submodule(path)
+        state.update({f"{path}.{name}": tensor.detach() for name, tensor in layer.state_dict().items()})
+    state.update({path: operator.attrgetter(path)(model).detach() for path in description.weights})
+    return state
+
+
+def constructor(module: nn.Module) -> str | None:
+    """Arguments that build a layer like ``module`` anew, as Python text.
+
+    ``None`` when what it prints does not do.
+    """
+    for arguments in (_printed(module), _by_signature(module)):
+        try:
+            twin = _construct(type(module).__name__, arguments)
+        except (RunError, TypeError, ValueError, NameError, SyntaxError):
+            continue
+        if _shapes(twin) == _shapes(module):
+            return arguments
+    return None
+
+
+def _layer(module: nn.Module) -> tuple[str, str]:
+    arguments = constructor(module)
+    assert arguments is not None  # the tracer stops at no other module
+    return type(module).__name__, arguments
+
+
+def _printed(module: nn.Module) -> str:
+    text = module.extra_repr()
+    for mode in ("reflect", "replicate", "circular"):
+        text = text.replace(f"padding_mode={mode}", f"padding_mode={mode!r}")
+    return text
+
+
+def _by_signature(module: nn.Module) -> str:
+    """For layers that print nothing, such as attention: constructor arguments that are kept under their own
+    names.
+    """
+    known = vars(module)
+    names = [
+        name for name in inspect.signature(type(module)).parameters if isinstance(known.get(name), _LITERALS)
+    ]
+    return ", ".join(f"{name}={known[name]!r}" for name in names)
+
+
+def _shapes(module: nn.Module) -> dict[str, Any]:
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in module.state_dict().items()}
+
+
+def _construct(name: str, arguments: str) -> nn.Module:
+    kind = vars(nn).get(name)
+    if not (inspect.isclass(kind) and issubclass(kind, nn.Module)):
+        raise RunError(f"{name} is not a layer of torch.nn")
+    args, kwargs = _literals(arguments)
+    module: nn.Module = kind(*args, **kwargs)
+    return module
+
+
+def _literals(arguments: str) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments in Python text, taken as literals: nothing is run."""
+    import ast
+
+    call = ast.parse(f"f({arguments})", mode="eval").body
+    assert isinstance(call, ast.Call)
+    args = [ast.literal_eval(value) for value in call.args]
+    return args, {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+
+
+def _place(root: nn.Module, path: str, thing: nn.Module | Tensor) -> None:
+    parent, _, name = path.rpartition(".")
+    for part in filter(None, parent.split(".")):
+        if part not in root._modules:
+            root.add_module(part, nn.Module())
+        root = root.get_submodule(part)
+    if isinstance(thing, nn.Module):
+        root.add_module(name, thing)
+    elif isinstance(thing, nn.Parameter):
+        root.register_parameter(name, thing)
+    else:
+        root.register_buffer(name, thing)
+
+
+def _graph(calls: tuple[Call, ...]) -> fx.Graph:
+    graph = fx.Graph()
+    nodes: dict[str, fx.Node] = {}
+    for call in calls:
+        target: Any = call.target
+        if call.op == "call_function":
+            target = _function(call.target)
+        elif call.op == "call_method" and call.target.startswith("_"):
+            raise RunError(f"{call.target} is not a method that a description may call")
+        args, kwargs = _decode(call.args, nodes), _decode(call.kwargs, nodes)
+        nodes[call.name] = graph.create_node(call.op, target, args, kwargs, call.name)
+    graph.lint()
+    return graph
+
+
+def _functions() -> dict[str, Callable[..., Any]]:
+    allowed: dict[str, Callable[..., Any]] = {"builtins.getattr": builtins.getattr}
+    for module, functions in get_overridable_functions().items():
+        if module is not Tensor:
+            allowed.update({_key(function): function for function in functions})
+    for module in (operator, math):
+        allowed.update({_key(f): f for f in vars(module).values() if inspect.isbuiltin(f)})
+    return allowed
+
+
+def _key(function: Callable[..., Any]) -> str:
+    return f"{function.__module__}.{function.__name__}"
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    name = _key(function)
+    if _functions().get(name) is not function:
+        raise RunError(f"this network calls {name}, which is not a function of torch")
+    return name
+
+
+def _function(name: str) -> Callable[..., Any]:
+    try:
+        return _functions()[name]
+    except KeyError:
+        raise RunError(f"{name} is not a function that a description may call") from None
+
+
+def _encode(value: Any) -> Any:
+    """JSON values; what JSON lacks becomes ``{kind: content}``."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case fx.Node():
+            return {"node": value.name}
+        case slice():
+            return {"slice": [_encode(part) for part in (value.start, value.stop, value.step)]}
+        case torch.dtype() | torch.device():
+            return {
+                "dtype" if isinstance(value, torch.dtype) else "device": str(value).removeprefix("torch.")
+            }
+        case tuple():
+            return {"tuple": [_encode(item) for item in value]}
+        case list():
+            return {"list": [_encode(item) for item in value]}
+        case dict():
+            return {"dict": [[key, _encode(item)] for key, item in value.items()]}
+        case _ if value is Ellipsis:
+            return {"ellipsis": True}
+    raise RunError(f"this network passes a {type(value).__name__} around, which cannot be written down")
+
+
+def _decode(value: Any, nodes: dict[str, fx.Node]) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, content),) = value.items()
+    match kind:
+        case "node":
+            return nodes[content]
+        case "slice":
+            return slice(*(_decode(part, nodes) for part in content))
+        case "dtype":
+            return vars(torch)[content]
+        case "device":
+            return torch.device(content)
+        case "tuple":
+            return tuple(_decode(item, nodes) for item in content)
+        case "list":
+            return [_decode(item, nodes) for item in content]
+        case "dict":
+            return {key: _decode(item, nodes) for key, item in content}
+        case "ellipsis":
+            return Ellipsis
+    raise RunError(f"{kind!r} is a kind of value that this version of Esper does not know")

@@ -1,0 +1,46 @@
+"""Predictions of a finished run for the rows of a new table."""
+
+from __future__ import annotations
+
+import msgspec
+import numpy as np
+import torch
+
+from esper.errors import DataError, RunError
+from esper.growth import checkpoint
+from esper.training.ending import load_model
+from esper.training.preparation import Column, Preparation, Table
+from esper.training.run import RunFolder
+
+FOLDER = "preparation"
+
+
+def store_preparation(run: RunFolder, preparation: Preparation) -> None:
+    """Keep with the run how its table was read."""
+    checkpoint.write(run.path / FOLDER, msgspec.to_builtins(preparation))
+
+
+def load_preparation(run: RunFolder) -> Preparation:
+    """How the table of a run was read. Raises ``RunError`` when it was not trained on a table."""
+    if not (run.path / FOLDER).is_dir():
+        raise RunError(f"run {run.name} was not trained on a table; esper predict needs one that was")
+    return msgspec.convert(checkpoint.read(run.path / FOLDER), Preparation)
+
+
+def predict(run: RunFolder, table: Table) -> tuple[dict[str, Column], list[str]]:
+    """``table`` with column ``<target>_predicted`` (and ``_probability`` for classes), and remarks in
+    words.
+    """
+    preparation = load_preparation(run)
+    inputs = preparation.encode(table)
+    if not len(inputs):
+        raise DataError("the table has no rows to predict")
+    model = load_model(run)
+    with torch.no_grad():
+        outputs = model(torch.from_numpy(inputs))
+    name = preparation.target.name
+    columns = {**table, f"{name}_predicted": preparation.target.decode(outputs.numpy())}
+    if preparation.target.kind == "classification":
+        best = outputs.double().softmax(dim=1).max(dim=1).values.numpy()
+        columns[f"{name}_probability"] = np.round(best, 4)
+    return columns, preparation.remarks(table)

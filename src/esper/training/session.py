@@ -1,0 +1,69 @@
+"""Begins a run, or goes on with one: from settings to a trainer in a locked folder."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+import esper
+from esper.errors import CheckpointError, RunError
+from esper.training.prediction import store_preparation
+from esper.training.run import RunFolder, Settings, new_record
+from esper.training.source import make_task
+from esper.training.task import Task
+from esper.training.trainer import Trainer
+
+LIBRARIES = ("torch", "numpy", "msgspec", "safetensors")
+
+
+def begin(settings: Settings, home: Path) -> Trainer:
+    """A trainer in a new run folder. Raises before anything is trained when task or folder cannot be had."""
+    torch.set_num_threads(settings.threads)
+    task = make_task(settings)
+    record = new_record(
+        settings,
+        task=task.name,
+        versions=versions(),
+        data_hash=task.sets.sha256(),
+        total_steps=task.total_steps,
+        metric=task.score.name if task.score else "loss",
+        direction=task.score.direction if task.score else "lower",
+    )
+    run = RunFolder.create(home, record)
+    if task.preparation is not None:
+        store_preparation(run, task.preparation)
+    return _trainer(task, run, settings)
+
+
+def resume(run: RunFolder) -> Trainer:
+    """A trainer that goes on where the last checkpoint of ``run`` stands.
+
+    Raises ``RunError`` when the run is finished or being trained, ``CheckpointError`` when the data are not
+    those that it began with.
+    """
+    record = run.load()
+    if record.status == "finished":
+        raise RunError(f"run {run.name} is finished; look at it with: esper show {run.name}")
+    run.lock()
+    torch.set_num_threads(record.settings.threads)
+    task = make_task(record.settings)
+    if task.sets.sha256() != record.data_hash:
+        raise CheckpointError(f"the data of run {run.name} have changed since it began; start a new run")
+    trainer = _trainer(task, run, record.settings)
+    if run.has_checkpoint():
+        trainer.restore()
+    run.change(status="running")
+    return trainer
+
+
+def versions() -> dict[str, str]:
+    """What the numbers of a run depend on."""
+    found = {"esper": esper.__version__, "python": platform.python_version(), "machine": platform.platform()}
+    return {**found, **{library: version(library) for library in LIBRARIES}}
+
+
+def _trainer(task: Task, run: RunFolder, settings: Settings) -> Trainer:
+    return Trainer(task, run, seed=settings.seed, growth=settings.growth)

@@ -1,0 +1,115 @@
+"""What came of a run, in plain words: what grew where, what it bought, what was refused and why."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+
+from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack
+from esper.training.run import Record, Result
+
+MAX_REASONS = 4
+
+
+def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
+    """Sentences, most important first; every number in them was measured."""
+    events = list(events)
+    if record.result is None:
+        return [f"The run is {record.status}; there is no verdict yet."]
+    return [
+        _score(record.result),
+        _size(record.result),
+        *_growth(record, events),
+        *_refusals(events),
+        *_ends(events),
+        *_references(record),
+    ]
+
+
+def amount(value: float, metric: str) -> str:
+    """An accuracy in per cent, anything else in four figures."""
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.4g}"
+
+
+def _score(result: Result) -> str:
+    test, held_out = amount(result.test, result.metric), amount(result.held_out, result.metric)
+    return f"Test {result.metric} {test} (held out {held_out}), test loss {result.test_loss:.4g}."
+
+
+def _size(result: Result) -> str:
+    params = f"{result.params_start:,} to {result.params_end:,} parameters"
+    macs = f"{result.macs_start:,} to {result.macs_end:,} multiply-adds"
+    if (result.params_start, result.macs_start) == (result.params_end, result.macs_end):
+        return f"The network kept its size: {result.params_end:,} parameters."
+    return f"The network went from {params} and from {macs} per example, in {result.seconds:.0f} s."
+
+
+def told(event: AnyEvent) -> str | None:
+    """One line on what an event did to the network; ``None`` when it did nothing to it."""
+    match event:
+        case Attached():
+            site, _, recipe = event.candidate.partition(" ")
+            return f"step {event.step:,}: {recipe} grew at {site} (+{event.params:,} parameters)"
+        case Cut():
+            return f"step {event.step:,}: the own path of {event.site} was no longer needed and went"
+        case RolledBack():
+            return f"step {event.step:,}: put back to step {event.to_step:,}: {event.reason}"
+        case Refused():
+            return f"step {event.step:,}: refused {event.candidate}: {event.reason}"
+        case Ended():
+            return f"growth ended at step {event.step:,}: {event.reason}"
+    return None
+
+
+def _growth(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:
+    if not record.settings.growth:
+        yield "Growth was switched off."
+    elif not any(isinstance(event, Attached) for event in events):
+        yield "Nothing grew: no candidate proved its worth on held-out data."
+    gains = {event.candidate: event for event in events if isinstance(event, Judged) and event.accepted}
+    for event in events:
+        if isinstance(event, Attached | Cut | RolledBack):
+            yield _sentence(event) + (
+                _bought(gains.get(event.candidate)) if isinstance(event, Attached) else "."
+            )
+
+
+def _sentence(event: AnyEvent) -> str:
+    said = told(event) or ""
+    return said[:1].upper() + said[1:]
+
+
+def _bought(judged: Judged | None) -> str:
+    if judged is None:
+        return "."
+    return (
+        f"; it lowered the held-out loss by {judged.gain:.3g} ± {judged.standard_error:.2g} "
+        f"on {judged.num_examples:,} examples, at a price of {judged.price:.2g}."
+    )
+
+
+def _refusals(events: Sequence[AnyEvent]) -> Iterator[str]:
+    refused = [event for event in events if isinstance(event, Refused)]
+    if not refused:
+        return
+    yield f"Refused without a trace: {len(refused)}."
+    reasons = Counter(event.reason for event in refused)
+    for reason, count in reasons.most_common(MAX_REASONS):
+        names = sorted({event.candidate for event in refused if event.reason == reason})
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        yield f"  {count} × {reason} ({shown})"
+
+
+def _ends(events: Sequence[AnyEvent]) -> Iterator[str]:
+    yield from (f"{_sentence(event)}." for event in events if isinstance(event, Ended))
+
+
+def _references(record: Record) -> Iterator[str]:
+    result = record.result
+    if result is None or not result.baselines:
+        return
+    scores = {"grown network" if record.settings.growth else "network": result.test, **result.baselines}
+    order = sorted(scores, key=lambda name: scores[name], reverse=record.direction == "higher")
+    listing = ", ".join(f"{name} {amount(scores[name], result.metric)}" for name in order)
+    yield f"On the same test rows ({result.metric}), best first: {listing}."
+    yield "The other models were fitted to the training and the held-out rows together."
