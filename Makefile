@@ -42,7 +42,7 @@ bench: ## list the benchmarks; each prints and stores one table
 
 mutants: .venv/.installed-dev ## mutation score of the judge and of surgery (takes long)
 	$(BIN)/mutmut run
-	$(BIN)/mutmut results
+	$(BIN)/python .ci/mutants.py
 
 system: ## what some tests need from Debian: installed when root, else those tests skip and say so
 	@.ci/system $(SYSTEM_PACKAGES)
