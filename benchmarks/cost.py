@@ -1,0 +1,223 @@
+"""What growing costs: step times by phase, and a whole growing run against its own final net trained alone.
+
+Times are taken in turns: every step of the growing model is followed by a step of a twin that does not grow, on the
+same batch, and only medians and ratios of the two are shown. One thread; run it on a quiet machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from statistics import mean, median
+
+import torch
+from torch._dynamo.utils import counters
+
+from benchmarks.arms import (
+    Build,
+    Plan,
+    Session,
+    Trained,
+    batches,
+    grow,
+    loss_of,
+    prepared,
+    train,
+    training_step,
+)
+from benchmarks.command import Options, options
+from benchmarks.data import Task, fashion, mnist1d
+from benchmarks.growers import VECTOR_RECIPES, grower
+from benchmarks.meter import PeakMemory
+from benchmarks.networks import image_cnn, mlp, reinitialised
+from benchmarks.table import Table, publish
+from esper import Grower, Recipe, Rules
+
+WARM_UP = 20
+DORMANT_STEPS = 200
+Times = dict[str, list[tuple[float, float]]]
+
+
+@dataclass(frozen=True)
+class Host:
+    """A network, its task and the recipes that are offered to it."""
+
+    name: str
+    build: Build
+    task: Task
+    plan: Plan
+    recipes: tuple[Recipe, ...] | None
+
+    def growing(self, rules: Rules) -> Callable[[Session], Grower]:
+        """Its Grower under ``rules``."""
+        return partial(grower, recipes=self.recipes, controller=rules)
+
+    def session(self, *, build: Build | None = None) -> Session:
+        """Model, optimizer and schedule under seed 0."""
+        torch.manual_seed(0)
+        return prepared((build or self.build)(), self.task.split, self.plan, 0)
+
+
+def hosts(given: Options) -> list[Host]:
+    """The MLP of MNIST-1D, and a small batch-norm CNN on 28×28 images."""
+    steps = 300 if given.quick else 6_000
+    vectors = Host("MLP 32", partial(mlp, (40, 32, 32, 10)), mnist1d(given.data), Plan(steps), VECTOR_RECIPES)
+    if given.quick:
+        return [vectors]
+    images = Host("CNN 8×2", partial(image_cnn, 8), fashion(given.data), Plan(3_000, batch=64), None)
+    return [vectors, images]
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Wall time of calling ``work`` once."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def phase_times(host: Host) -> tuple[Times, Trained]:
+    """Seconds of (growing step, twin's step) by phase, until the first graft is attached; and the grown model."""
+    growing, twin = host.session(), host.session()
+    grown = host.growing(Rules(num_shadows=8, num_trials=2, start=DORMANT_STEPS))(growing)
+    times: Times = defaultdict(list)
+    for x, y in batches(host.task.split.train, host.plan, 0):
+        phase = grown.phase
+        if phase in ("over", "trim"):
+            break
+        pair = (
+            seconds(partial(growing_step, growing, grown, x, y)),
+            seconds(partial(training_step, twin, x, y)),
+        )
+        times[phase].append(pair)
+    return times, Trained(grown.finish(), 0, 0.0, grown)
+
+
+def growing_step(session: Session, grown: Grower, x: torch.Tensor, y: torch.Tensor) -> None:
+    """One step of training and of growth."""
+    training_step(session, x, y)
+    grown.step(partial(loss_of, session.model, x, y))
+
+
+def final_times(host: Host, trained: Trained) -> list[tuple[float, float]]:
+    """Seconds of (final net's step, twin's step)."""
+    final, twin = host.session(build=partial(reinitialised, trained.model)), host.session()
+    plan = replace(host.plan, steps=DORMANT_STEPS)
+    return [
+        (seconds(partial(training_step, final, x, y)), seconds(partial(training_step, twin, x, y)))
+        for x, y in batches(host.task.split.train, plan, 0)
+    ]
+
+
+def phase_cells(host: Host) -> list[list[str]]:
+    """Step-time ratios of one host by phase, against the host and against the final net."""
+    times, trained = phase_times(host)
+    final = ratio(final_times(host, trained)[WARM_UP:])
+    eight, fewer = split_learning(times.get("learn", []))
+    phases = {
+        "dormant": times.get("rest", [])[WARM_UP:DORMANT_STEPS],
+        "sensing": times.get("sense", []),
+        "shadow, 8 candidates": eight,
+        "shadow, after halving": fewer,
+        "trial, 2 candidates": times.get("try", []),
+    }
+    cells = [phase_line(host.name, phase, pairs, final) for phase, pairs in phases.items() if pairs]
+    return [*cells, [host.name, "final net", "–", f"{final:.2f}", "1.00"]]
+
+
+def split_learning(
+    pairs: list[tuple[float, float]],
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """The shadow steps of a first round before and after candidates were dropped; the two scoring steps left out."""
+    third = Rules().updates // 3
+    return pairs[: third - 1], pairs[third + 1 : Rules().updates - 1]
+
+
+def phase_line(host: str, phase: str, pairs: list[tuple[float, float]], final: float) -> list[str]:
+    """One line of the table of phases."""
+    milliseconds = 1_000 * median(first for first, _ in pairs)
+    against_host = ratio(pairs)
+    return [host, phase, f"{milliseconds:.2f}", f"{against_host:.2f}", f"{against_host / final:.2f}"]
+
+
+def ratio(pairs: list[tuple[float, float]]) -> float:
+    """Ratio of the medians."""
+    return median(first for first, _ in pairs) / median(second for _, second in pairs)
+
+
+def whole_run(host: Host, seed: int) -> tuple[float, float, float]:
+    """Growing run over its final net trained the same steps: FLOPs, wall seconds, peak bytes of tensors."""
+    split, growing = host.task.split, host.growing(Rules())
+    grown = grow(host.build, split, host.plan, seed, growing=growing)
+    final = partial(reinitialised, grown.model)
+    alone = train(final, split, host.plan, seed)
+    counted = grow(host.build, split, host.plan, seed, growing=growing, counted=True)
+    memory = peak(lambda: grow(host.build, split, host.plan, seed, growing=growing))
+    memory_alone = peak(lambda: train(final, split, replace(host.plan, steps=10), seed))
+    return counted.flops / alone.flops, grown.seconds / alone.seconds, memory / memory_alone
+
+
+def peak(work: Callable[[], object]) -> int:
+    """Most bytes of tensors alive at once among those that ``work`` makes."""
+    memory = PeakMemory()
+    with memory:
+        work()
+    return memory.peak
+
+
+def run_cells(host: Host, seeds: range) -> list[list[str]]:
+    """Means over the seeds."""
+    runs = [whole_run(host, seed) for seed in seeds]
+    names = ("FLOPs", "wall time", "peak memory of tensors")
+    return [
+        [host.name, f"whole run: {name}", "–", "–", f"{mean(values):.2f}"]
+        for name, values in zip(names, zip(*runs, strict=True), strict=True)
+    ]
+
+
+def dormant_note(host: Host) -> str:
+    """Whether a dormant Grower changes the modules in the path, or what ``torch.compile`` has compiled."""
+    session = host.session()
+    before = dict(session.model.named_modules())
+    compiled = torch.compile(session.model, backend="eager")
+    batch = host.task.split.train.part(0, host.plan.batch)
+    compiled(batch.x)
+    graphs = counters["stats"]["unique_graphs"]
+    grown = host.growing(Rules(start=DORMANT_STEPS))(session)
+    for _ in range(10):
+        loss_of(compiled, batch.x, batch.y).backward()
+        grown.step(partial(loss_of, session.model, batch.x, batch.y))
+    same = all(before[name] is module for name, module in session.model.named_modules())
+    hooks = sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in before.values())
+    recompiled = counters["stats"]["unique_graphs"] - graphs
+    return f"{host.name}, dormant: same module objects: {same}; hooks: {hooks}; recompilations: {recompiled}"
+
+
+def table(given: Options) -> Table:
+    """Measure everything."""
+    cells, notes = [], []
+    for host in hosts(given):
+        cells += phase_cells(host) + run_cells(host, given.seeds)
+        notes.append(dormant_note(host))
+    return Table(
+        name="cost",
+        title="What growing costs, one thread, against the host and against the final net",
+        columns=["host", "phase", "step (ms)", "× host", "× final net"],
+        cells=cells,
+        notes=notes,
+    )
+
+
+def main() -> None:
+    """Measure, and publish the table."""
+    given = options(
+        "cost", "Step times by phase, and whole runs. Always runs in one process, one thread.", seeds=3
+    )
+    torch.set_num_threads(1)
+    publish(table(given), command=given.command, stored=not given.quick)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""How a Grower is made for a benchmark, and the controller that picks by chance. Trains nothing."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+
+from benchmarks.arms import Session
+from benchmarks.data import Rows
+from esper import Grower, Recipe, held_out
+from esper.controller.candidate import Candidate
+from esper.controller.rules import Controller, Pace, Rules, View
+from esper.events import Score
+from esper.growth.held_out import HeldOut
+
+VECTOR_RECIPES = (
+    Recipe.of("conv1d", channels=25),
+    Recipe.of("mlp", ratio=2.0),
+    Recipe.of("gated", ratio=1.0),
+)
+
+
+@dataclass(frozen=True)
+class Chance:
+    """The rules with choices made by lot.
+
+    As many candidates learn in the shadow as go to trial, drawn at random. Same recipes, pace, trials and
+    judge. The lot depends on the view and ``seed`` alone.
+    """
+
+    seed: int
+    rules: Rules = field(default_factory=Rules)
+
+    def pace(self, total_steps: int | None) -> Pace:
+        """That of the rules."""
+        return self.rules.pace(total_steps)
+
+    def propose(self, view: View) -> Sequence[Candidate]:
+        """As many candidates as go to trial."""
+        lot = random.Random(f"{self.seed} {len(view.candidates)} {sorted(view.refusals.items())}")
+        return lot.sample(list(view.candidates), min(self.rules.num_trials, len(view.candidates)))
+
+    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:  # noqa: ARG002 (as asked)
+        """All go on."""
+        return [score.candidate for score in scores]
+
+    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:  # noqa: ARG002 (as asked)
+        """All go to trial, whatever their score."""
+        return [score.candidate for score in scores]
+
+    def rest(self, num_refusals: int) -> int | None:
+        """That of the rules."""
+        return self.rules.rest(num_refusals)
+
+
+def evaluation(rows: Rows, batch: int) -> HeldOut:
+    """Per-example held-out losses over ``rows``, read ``batch`` at a time."""
+    batches = zip(torch.split(rows.x, batch), torch.split(rows.y, batch), strict=True)
+    return held_out(list(batches), F.cross_entropy)
+
+
+def grower(
+    session: Session, *, recipes: Sequence[Recipe] | None = None, controller: Controller | None = None
+) -> Grower:
+    """A Grower for ``session``, everything not named here at its default."""
+    return Grower(
+        session.model,
+        session.optimizer,
+        evaluate=evaluation(session.held_out, session.plan.batch),
+        total_steps=session.plan.steps,
+        scheduler=session.scheduler,
+        recipes=recipes,
+        controller=controller,
+        seed=session.seed,
+    )
+
+
+def by_rules(session: Session) -> Grower:
+    """Three recipes for vectors, chosen by shadow score."""
+    return grower(session, recipes=VECTOR_RECIPES)
+
+
+def by_chance(session: Session) -> Grower:
+    """The same three recipes, chosen by lot."""
+    return grower(session, recipes=VECTOR_RECIPES, controller=Chance(session.seed))
+
+
+def whole_catalogue(session: Session) -> Grower:
+    """Every recipe that the catalogue offers by default."""
+    return grower(session)
