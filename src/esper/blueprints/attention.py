@@ -19,7 +19,10 @@ MOST_POSITIONS = 256
 
 
 class _Attention(nn.Module):
-    """Self-attention over ``[B, T, D]``. Keys have no bias: the softmax would cancel it, and it could never learn."""
+    """Self-attention over ``[B, T, D]``.
+
+    Keys have no bias: the softmax would cancel it, and it could never learn.
+    """
 
     def __init__(self, source: Port, target: Port, *, num_heads: int, head_width: int, causal: bool) -> None:
         super().__init__()
@@ -30,7 +33,8 @@ class _Attention(nn.Module):
         self.causal = causal
 
     def forward(self, x_btd: Tensor) -> Tensor:
-        query, key, value = self.qkv(self.norm(x_btd)).unflatten(-1, self.heads).permute(2, 0, 3, 1, 4).unbind(0)
+        qkv: Tensor = self.qkv(self.norm(x_btd)).unflatten(-1, self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value, is_causal=self.causal)
         y: Tensor = self.project(mixed.transpose(1, 2).flatten(2))
         return y
@@ -53,7 +57,7 @@ class _OverImage(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         y: Tensor = self.body(x_bchw.flatten(2).transpose(1, 2)).transpose(1, 2)
-        return y.unflatten(2, x_bchw.shape[2:])
+        return y.reshape(x_bchw.shape[0], -1, x_bchw.shape[2], x_bchw.shape[3])
 
 
 def _worthwhile(source: Port, target: Port) -> str | None:
@@ -64,7 +68,7 @@ def _worthwhile(source: Port, target: Port) -> str | None:
     if num_positions < 2:
         return "a single position has nothing to attend to"
     if source.kind == "image" and num_positions > MOST_POSITIONS:
-        return f"{num_positions} positions are too many to attend to; it takes up to {MOST_POSITIONS} in an image"
+        return f"{num_positions} positions are too many to attend to in an image; it takes {MOST_POSITIONS}"
     return wide_enough_to_normalise(source, target)
 
 

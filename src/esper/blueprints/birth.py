@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from esper.blueprints.catalogue import build, fits
+from esper.blueprints.catalogue import build
 from esper.blueprints.lengths import law, lengths_of, with_lengths
 from esper.errors import RecipeError
 from esper.recipe import Recipe
@@ -24,7 +24,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 def check_birth(recipe: Recipe, site: Site) -> None:
     """Builds the recipe for the site and raises RecipeError, with the reason, unless its body
 
-    - depends on the seed alone, and gives the target's shape and dtype for batches of 2 and 5, and at other lengths;
+    - depends on the seed alone;
+    - gives the target's shape and dtype for batches of 2 and 5, and at other lengths;
     - gives exactly zero when fresh;
     - has a parameter with a gradient at the first step, and a gradient in every parameter at the second;
     - changes the host's output by a bounded share in one AdamW step at learning rate 0.01 (the inputs and the
@@ -32,16 +33,15 @@ def check_birth(recipe: Recipe, site: Site) -> None:
 
     Random streams are left as they were.
     """
-    reason = fits(recipe, site)
-    if reason:
-        raise RecipeError(f"{recipe} does not fit {site}: {reason}")
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         try:
-            reason = _first_fault(recipe, site)
+            fault = _first_fault(recipe, site)
+        except RecipeError:
+            raise
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
             raise RecipeError(f"{recipe} fails at {site}: {error}") from error
-    if reason:
-        raise RecipeError(f"{recipe} is refused at {site}: {reason}")
+    if fault:
+        raise RecipeError(f"{recipe} is refused at {site}: {fault}")
 
 
 def _first_fault(recipe: Recipe, site: Site) -> str | None:
@@ -97,7 +97,7 @@ def _fault_of_step(fresh: nn.Module, site: Site, dtype: torch.dtype) -> str | No
         return f"gives {before.dtype} from {dtype}; create constants like the input"
     (before * direction).sum().backward()
     if not any(_is_live(parameter) for parameter in body.parameters()):
-        return "is dead: no parameter has a gradient at the first step; end in a zero projection of live units"
+        return "is dead: no parameter has a gradient at the first step; a zero projection must come last"
     optimizer.step()
     optimizer.zero_grad()
     after = body(x)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from esper.blueprints.catalogue import blueprint
+from esper.blueprints.catalogue import SAME_KIND, blueprint
 from esper.blueprints.layers import chain, pointwise, zeroed
 from esper.blueprints.lengths import law, lengths_of, resampler
 from esper.errors import RecipeError
@@ -15,15 +15,12 @@ UNITS_PER_DIRECTION = 4
 FEWEST_UNITS = 16
 
 
-@blueprint(
-    "bottleneck",
-    pairs=[("vector", "vector"), ("sequence", "sequence"), ("signal", "signal"), ("image", "image")],
-)
+@blueprint("bottleneck", pairs=SAME_KIND)
 def bottleneck(source: Port, target: Port, *, ratio: float = 0.25, rank: int = 0) -> nn.Module:
     """A few linear directions, then two hidden layers: a rough function of little, cheap on wide sites.
 
-    ``rank`` directions, or (0) ``ratio`` times the smaller width, 2 to 16; each hidden layer has four units per
-    direction, at least 16.
+    ``rank`` directions, or (0) ``ratio`` times the smaller width, 2 to 16; each hidden layer has
+    four units per direction, at least 16.
     """
     if ratio <= 0 or rank < 0:
         raise RecipeError(f"ratio must be positive and rank not negative, not {ratio} and {rank}")

@@ -1,4 +1,4 @@
-"""The catalogue: blueprints by name, and what can be asked of a recipe. Does not know how any body is made."""
+"""The catalogue: blueprints by name, and what can be asked of a recipe. Does not know how a body is made."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ Condition = Callable[[Port, Port], str | None]
 Builder = Callable[..., nn.Module]
 AnyBuilder = TypeVar("AnyBuilder", bound=Builder)
 
+SAME_KIND: Pairs = (("vector", "vector"), ("sequence", "sequence"), ("signal", "signal"), ("image", "image"))
+
 DEFAULT_RECIPES: tuple[Recipe, ...] = (
     Recipe.of("mlp", ratio=2.0),
     Recipe.of("bottleneck", ratio=0.25),
@@ -42,10 +44,10 @@ DEFAULT_RECIPES: tuple[Recipe, ...] = (
 class Blueprint:
     """How one family of grafts is built.
 
-    ``pairs`` are the (source kind, target kind) pairs it fits; ``condition`` says in plain words why it does not
-    fit a source and a target of such kinds, or None. ``builder(source, target, **options)`` returns the body: a
-    module from a batch shaped like ``source`` to one shaped like ``target``, its last projection zero. A builder
-    also runs on the meta device, to be counted: it may initialise values, not read them.
+    ``pairs`` are the (source kind, target kind) pairs it fits; ``condition`` says in plain words why it
+    does not fit a source and a target of such kinds, or None. ``builder(source, target, **options)`` returns
+    the body: a module from a batch shaped like ``source`` to one shaped like ``target``, its last projection
+    zero. A builder also runs on the meta device, to be counted: it may initialise values, not read them.
     """
 
     name: str
@@ -77,7 +79,8 @@ def blueprint(
         summary = (inspect.getdoc(builder) or "").partition("\n")[0]
         known = _blueprints.get(name)
         if known is not None and _origin(known.builder) != _origin(builder):
-            raise RecipeError(f"the name {name!r} is taken by {'.'.join(_origin(known.builder))}; choose another")
+            taken_by = ".".join(_origin(known.builder))
+            raise RecipeError(f"the name {name!r} is taken by {taken_by}; choose another")
         _blueprints[name] = Blueprint(name, summary, tuple(pairs), builder, condition)
         return builder
 
@@ -100,7 +103,8 @@ def find(name: str) -> Blueprint:
 def fits(recipe: Recipe, site: Site) -> str | None:
     """None when the recipe can be built for this site, else the reason in plain words.
 
-    Raises RecipeError when the recipe itself is wrong: no such blueprint or option, or a value of another type.
+    Raises RecipeError when the recipe itself is wrong: no such blueprint or option, or a value of the
+    wrong type.
     """
     chosen = find(recipe.blueprint)
     _check_options(chosen, recipe)
@@ -110,16 +114,17 @@ def fits(recipe: Recipe, site: Site) -> str | None:
     if source.kind == target.kind == "sequence" and (
         (source.shape[0], source.batch_dim) != (target.shape[0], target.batch_dim)
     ):
-        return f"{chosen.name} keeps the length and layout of a sequence, and these differ: {source} → {target}"
+        return f"{chosen.name} keeps a sequence's length and layout, and these differ: {source} → {target}"
     return chosen.condition(source, target) if chosen.condition else None
 
 
 def build(recipe: Recipe, site: Site, *, seed: int) -> nn.Module:
-    """The body of a fresh graft: float32 on the CPU, initial values from ``seed`` alone, random streams untouched.
+    """The body of a fresh graft: float32, on the CPU, initial values from ``seed`` alone.
 
     Maps a batch shaped like ``site.source`` to one shaped like ``site.target``, and gives exactly zero until
-    trained. Raises RecipeError when the recipe does not fit the site.
+    trained. Random streams stay untouched. Raises RecipeError when the recipe does not fit the site.
     """
+    _require_fit(recipe, site)
     with _own_random_stream(seed):
         return _make(recipe, site, "cpu")
 
@@ -132,23 +137,28 @@ def _cost(chosen: Blueprint, recipe: Recipe, site: Site) -> Cost:
 
 
 def cost(recipe: Recipe, site: Site) -> Cost:
-    """Exact parameters and multiply-adds per example of the recipe at this site; counted once, then remembered.
+    """Exact parameters and multiply-adds per example of the recipe at this site, counted once.
 
     Raises RecipeError when the recipe does not fit the site.
     """
-    ports = Site("site", source=site.source, target=site.target)
+    _require_fit(recipe, site)
+    ports = Site("ports", source=site.source, target=site.target)
     return _cost(find(recipe.blueprint), recipe, ports)
 
 
 def offers(site: Site, recipes: Sequence[Recipe] | None = None) -> tuple[Recipe, ...]:
     """Those of ``recipes`` (or of the default ones) that fit the site, in their order."""
-    return tuple(recipe for recipe in (DEFAULT_RECIPES if recipes is None else recipes) if not fits(recipe, site))
+    candidates = DEFAULT_RECIPES if recipes is None else recipes
+    return tuple(recipe for recipe in candidates if fits(recipe, site) is None)
 
 
-def _make(recipe: Recipe, site: Site, device: str) -> nn.Module:
+def _require_fit(recipe: Recipe, site: Site) -> None:
     reason = fits(recipe, site)
     if reason:
         raise RecipeError(f"{recipe} does not fit {site}: {reason}")
+
+
+def _make(recipe: Recipe, site: Site, device: str) -> nn.Module:
     with torch.device(device):
         return find(recipe.blueprint).builder(site.source, site.target, **dict(recipe.options))
 
@@ -157,7 +167,7 @@ def _check_options(chosen: Blueprint, recipe: Recipe) -> None:
     known = chosen.options
     for name, value in recipe.options:
         if name not in known:
-            raise RecipeError(f"{chosen.name} has no option {name!r}; it takes {_either(tuple(known)) or 'none'}")
+            raise RecipeError(f"{chosen.name} has no option {name!r}; it takes {', '.join(known) or 'none'}")
         wanted = type(known[name])
         if type(value) is not wanted and (wanted, type(value)) != (float, int):
             raise RecipeError(f"{chosen.name}: {name} must be {wanted.__name__}, not {value!r}")

@@ -42,8 +42,8 @@ def conv1d(
 ) -> nn.Module:
     """Three convolutions: patterns wherever they occur along features, a signal, or time.
 
-    ``channels`` each, or (0) 25 over features and elsewhere ``ratio`` times the geometric mean of both widths.
-    From sequence to sequence a ``causal`` body reads no later position; signals are read both ways.
+    ``channels`` each, or (0) 25 over features and elsewhere ``ratio`` times the geometric mean of both
+    widths. From sequence to sequence a ``causal`` body reads no later position; signals are read both ways.
     """
     if source.kind == "vector":
         width = inner_width(source, target, ratio=ratio, absolute=channels or FEATURE_CHANNELS)

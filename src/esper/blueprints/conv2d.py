@@ -19,7 +19,7 @@ MOST_POOLED_POSITIONS = 5
 PAIRS: Pairs = (("image", "image"), ("image", "vector"))
 
 Conv = Callable[[int, int, int, int], nn.Module]
-"""From (channels in, channels out, stride, dilation) to a 3×3 convolution that makes ``ceil(size / stride)``."""
+"""From channels in, channels out, stride and dilation to a convolution that makes ``ceil(size / stride)``."""
 
 
 def _dense(num_in: int, num_out: int, stride: int, dilation: int) -> nn.Module:
@@ -54,10 +54,13 @@ def separable2d(source: Port, target: Port, *, channels: int = 0, ratio: float =
 
 
 @blueprint("dilated2d", pairs=PAIRS)
-def dilated2d(source: Port, target: Port, *, channels: int = 0, ratio: float = 1.0, dilation: int = 2) -> nn.Module:
+def dilated2d(
+    source: Port, target: Port, *, channels: int = 0, ratio: float = 1.0, dilation: int = 2
+) -> nn.Module:
     """3×3 convolutions whose taps lie ever further apart: patterns far across an image.
 
-    Dilations 1, ``dilation``, ``dilation`` squared, but never beyond half the image; ``channels`` as in ``conv2d``.
+    Dilations 1, ``dilation``, ``dilation`` squared, but never beyond half the image; ``channels`` each,
+    or (0) ``ratio`` times the geometric mean of both widths.
     """
     if dilation < 1:
         raise RecipeError(f"dilation must be positive, not {dilation}")
@@ -66,7 +69,7 @@ def dilated2d(source: Port, target: Port, *, channels: int = 0, ratio: float = 1
 
 
 def _stack(source: Port, target: Port, channels: int, conv: Conv, *, dilation: int) -> nn.Module:
-    """Keeps the size (or follows the site's law first); towards a vector, halves it while it is large and pools."""
+    """Follows the site's law of lengths; towards a vector, halves the size while it is large, and pools."""
     to_vector = target.kind == "vector"
     resample = None if to_vector else resampler(law(lengths_of(source), lengths_of(target)))
     size = lengths_of(source if to_vector else target)

@@ -22,9 +22,9 @@ class Cost:
 def count(module: nn.Module, source: Port) -> Cost:
     """Cost of a module that lives on the meta device, for one example shaped like ``source``.
 
-    Multiply-adds are those of matrix products and convolutions, as PyTorch's flop counter sees them (two flops
-    each); element-wise work and pooling count nothing. On the meta device recurrent layers and attention fall
-    apart into plain matrix products, so none of them is missed.
+    Multiply-adds are those of matrix products and convolutions, as PyTorch's flop counter sees them (two
+    flops each); element-wise work and pooling count nothing. On the meta device recurrent layers and
+    attention fall apart into plain matrix products, so none of them is missed.
     """
     params = sum(parameter.numel() for parameter in module.parameters())
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

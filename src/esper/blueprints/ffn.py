@@ -1,10 +1,10 @@
-"""``ffn``: the feed-forward block of a transformer, normalised first (Xiong et al. 2020, arXiv:2002.04745)."""
+"""``ffn``: the feed-forward block of a transformer, norm first (Xiong et al. 2020, arXiv:2002.04745)."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
-from esper.blueprints.catalogue import blueprint
+from esper.blueprints.catalogue import SAME_KIND, blueprint
 from esper.blueprints.layers import chain, pointwise, traced, zeroed
 from esper.blueprints.lengths import law, lengths_of, resampler
 from esper.blueprints.sizes import inner_width
@@ -37,11 +37,7 @@ def wide_enough_to_normalise(source: Port, target: Port) -> str | None:  # noqa:
     return None
 
 
-@blueprint(
-    "ffn",
-    pairs=[("vector", "vector"), ("sequence", "sequence"), ("signal", "signal"), ("image", "image")],
-    condition=wide_enough_to_normalise,
-)
+@blueprint("ffn", pairs=SAME_KIND, condition=wide_enough_to_normalise)
 def ffn(source: Port, target: Port, *, ratio: float = 4.0, hidden: int = 0) -> nn.Module:
     """Layer norm, a wide layer of smooth units: a function of directions, blind to scale.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from esper.blueprints.catalogue import blueprint
+from esper.blueprints.catalogue import SAME_KIND, blueprint
 from esper.blueprints.layers import chain, pointwise, traced, zeroed
 from esper.blueprints.lengths import law, lengths_of, resampler
 from esper.blueprints.sizes import inner_width
@@ -27,9 +27,7 @@ class _Gated(nn.Module):
         return y
 
 
-@blueprint(
-    "gated", pairs=[("vector", "vector"), ("sequence", "sequence"), ("signal", "signal"), ("image", "image")]
-)
+@blueprint("gated", pairs=SAME_KIND)
 def gated(source: Port, target: Port, *, ratio: float = 1.0, hidden: int = 0) -> nn.Module:
     """One linear map of the features gates another: products, comparisons, switches.
 

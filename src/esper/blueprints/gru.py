@@ -1,4 +1,4 @@
-"""``gru``: a recurrent reader (Cho et al. 2014, arXiv:1406.1078) of a sequence, a signal, or a vector's features."""
+"""``gru``: a recurrent reader of a sequence, a signal, or features (Cho et al. 2014, arXiv:1406.1078)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ Layer = TypeVar("Layer", nn.Linear, nn.Conv1d, nn.Conv2d, nn.Module)
 
 
 def pointwise(kind: Kind, num_in: int, num_out: int, *, bias: bool = True) -> nn.Module:
-    """A linear map of the width alone: over the last dimension, or a convolution of kernel 1 over channels."""
+    """A linear map of the width alone: over the last dimension, or of kernel 1 over channels."""
     if kind == "signal":
         return nn.Conv1d(num_in, num_out, 1, bias=bias)
     if kind == "image":
@@ -34,8 +34,11 @@ def chain(*layers: nn.Module | None) -> nn.Sequential:
 
 
 def traced(module: nn.Module) -> nn.Module:
-    """The same computation as a graph of torch layers, so that no class of ours is left in the user's network."""
-    return torch.fx.symbolic_trace(module)
+    """The same computation as a graph of torch layers: no class of ours is left in the user's network."""
+    graph = torch.fx.Tracer().trace(module)
+    for node in graph.nodes:
+        node.type = None  # postponed annotations are strings, and a graph that holds them cannot be pickled
+    return torch.fx.GraphModule(module, graph)
 
 
 class _TimeLast(nn.Module):
@@ -48,7 +51,7 @@ class _TimeLast(nn.Module):
         self.restore = target.kind == "sequence"
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.body(x.permute(1, 2, 0) if self.time_first else x.transpose(1, 2))
+        y: Tensor = self.body(x.permute(1, 2, 0) if self.time_first else x.transpose(1, 2))
         if not self.restore:
             return y
         return y.permute(2, 0, 1) if self.time_first else y.transpose(1, 2)

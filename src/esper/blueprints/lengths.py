@@ -1,4 +1,4 @@
-"""How the lengths of a target follow from those of its source, and the layer that follows suit. Knows no widths.
+"""How a target's lengths follow from its source's, and the layer that does the same. Knows no widths.
 
 One traced batch shows one pair of lengths; the simplest law that explains it is taken, so that a body also
 works on batches of other lengths.
@@ -71,16 +71,28 @@ def resampler(law: Law) -> nn.Module | None:
     """The layer that brings ``[B, C, *source]`` to ``[B, C, *target]``, or None when lengths stay."""
     if law.is_identity:
         return None
-    flat = len(law.amounts) == 1
     if law.rule == "grow":
         return nn.Upsample(scale_factor=tuple(float(amount) for amount in law.amounts))
-    if law.rule == "trim":
-        padding = _padding(law.amounts)
-        return nn.ConstantPad1d(padding, 0.0) if flat else nn.ConstantPad2d(padding, 0.0)
-    if law.rule == "fixed":
-        return nn.AdaptiveAvgPool1d(law.amounts[0]) if flat else nn.AdaptiveAvgPool2d(law.amounts)
-    ceil = law.rule == "ceil"
-    return nn.AvgPool1d(law.amounts[0], ceil_mode=ceil) if flat else nn.AvgPool2d(law.amounts, ceil_mode=ceil)
+    if len(law.amounts) == 1:
+        return _resampler1d(law.rule, law.amounts[0])
+    height, width = law.amounts
+    return _resampler2d(law.rule, height, width)
+
+
+def _resampler1d(rule: Rule, amount: int) -> nn.Module:
+    if rule == "trim":
+        return nn.ConstantPad1d(_sides(amount), 0.0)
+    if rule == "fixed":
+        return nn.AdaptiveAvgPool1d(amount)
+    return nn.AvgPool1d(amount, ceil_mode=rule == "ceil")
+
+
+def _resampler2d(rule: Rule, height: int, width: int) -> nn.Module:
+    if rule == "trim":
+        return nn.ConstantPad2d((*_sides(width), *_sides(height)), 0.0)
+    if rule == "fixed":
+        return nn.AdaptiveAvgPool2d((height, width))
+    return nn.AvgPool2d((height, width), ceil_mode=rule == "ceil")
 
 
 def _follow(rule: Rule, amount: int, n: int) -> int:
@@ -102,6 +114,6 @@ def _amount(rule: Rule, n: int, m: int) -> int | None:
     return next((amount for amount in range(1, n + 1) if _follow(rule, amount, n) == m), None)
 
 
-def _padding(amounts: tuple[int, ...]) -> tuple[int, ...]:
-    """Trimmed amounts as torch's padding: last dimension first, a pair each."""
-    return tuple(part for amount in reversed(amounts) for part in (-(amount // 2), amount // 2 - amount))
+def _sides(amount: int) -> tuple[int, int]:
+    """What to trim on both sides, as torch's padding: negative; the second side takes the odd one."""
+    return -(amount // 2), amount // 2 - amount

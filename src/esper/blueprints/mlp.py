@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
-from esper.blueprints.catalogue import blueprint
+from esper.blueprints.catalogue import SAME_KIND, blueprint
 from esper.blueprints.layers import chain, pointwise, zeroed
 from esper.blueprints.lengths import law, lengths_of, resampler
 from esper.blueprints.sizes import inner_width
 from esper.surgery.site import Port
 
 
-@blueprint("mlp", pairs=[("vector", "vector"), ("sequence", "sequence"), ("signal", "signal"), ("image", "image")])
+@blueprint("mlp", pairs=SAME_KIND)
 def mlp(source: Port, target: Port, *, ratio: float = 2.0, hidden: int = 0) -> nn.Module:
     """One hidden layer of rectified units: any smooth function of a few features.
 

@@ -1,4 +1,4 @@
-"""``squeeze_excite``: channels weighted by what the whole example contains (Hu et al. 2018, arXiv:1709.01507)."""
+"""``squeeze_excite``: channels weighted by the whole example (Hu et al. 2018, arXiv:1709.01507)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ class _Excite(nn.Module):
     The gate is linear, not a sigmoid: added to the host, ``y + y * gate`` rescales each channel around one.
     """
 
-    def __init__(self, value: nn.Module | None, gate: nn.Module, *, dims: tuple[int, ...], causal: bool) -> None:
+    def __init__(
+        self, value: nn.Module | None, gate: nn.Module, *, dims: tuple[int, ...], causal: bool
+    ) -> None:
         super().__init__()
         self.value = value
         self.gate = gate
@@ -56,7 +58,8 @@ def squeeze_excite(source: Port, target: Port, *, ratio: float = 0.5, causal: bo
 
 
 def _value(source: Port, target: Port) -> nn.Module | None:
-    """What the gate multiplies: the source as it is, resampled and mixed only where target and source differ."""
+    """What the gate multiplies: the source as it is, resampled and mixed only where the target differs."""
     resample = resampler(law(lengths_of(source), lengths_of(target)))
-    mix = None if source.width == target.width else pointwise(source.kind, source.width, target.width, bias=False)
+    same = source.width == target.width
+    mix = None if same else pointwise(source.kind, source.width, target.width, bias=False)
     return None if resample is None and mix is None else chain(resample, mix)
