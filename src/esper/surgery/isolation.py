@@ -83,9 +83,8 @@ def random_streams() -> Iterator[Kept]:
     yield random.setstate, random.getstate()
     yield np.random.set_state, np.random.get_state(legacy=False)
     yield torch.set_rng_state, torch.get_rng_state()
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        for generator in torch.cuda.default_generators:
-            yield generator.set_state, generator.get_state()
+    for generator in torch.cuda.default_generators:  # none before CUDA is first used
+        yield generator.set_state, generator.get_state()
     if torch.backends.mps.is_available():
         yield torch.mps.set_rng_state, torch.mps.get_rng_state()
 
@@ -155,7 +154,7 @@ def _tensors(modules: list[nn.Module]) -> Iterator[Kept]:
     for module in modules:
         attributes = vars(module)
         for tensor in _tensors_among([*attributes["_buffers"].values(), *_own(attributes)]):
-            # Writing through ``.data`` raises no version: a graph that the user's loop still holds stays valid.
+            # Writing through ``.data`` raises no version: a graph that the user still holds stays valid.
             memory = _memory(tensor.data)
             yield memory.copy_, memory.clone()
 

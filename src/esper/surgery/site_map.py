@@ -1,0 +1,137 @@
+"""The places of a network where it can grow, to print and to choose from. Does not know how they are found."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from esper.errors import SiteError
+from esper.surgery.site import Site
+
+_HEADS = ("module", "class", "parameters", "share", "grows", "how, or why not")
+
+
+@dataclass(frozen=True)
+class SiteRow:
+    """One module that owns parameters: how many, and whether a graft can act there (``note``: how, or why not).
+
+    Parameters shared with an earlier module are counted there.
+    """
+
+    module: str
+    class_name: str
+    params: int
+    share: float
+    growable: bool
+    note: str
+
+
+@dataclass(frozen=True)
+class SiteMap:
+    """Every module with parameters, and the sites among them in the order in which the network calls them.
+
+    ``params`` and ``macs`` are the host's: parameters, and multiply-adds per example. ``runs`` says how many
+    times per example a graft at a site runs: more than once where its module is called repeatedly, or on batches
+    with other dimensions folded in. ``offers`` also holds the sites that are grown on request only: a graft
+    ``after`` each module. Iterating gives the rows.
+    """
+
+    rows: tuple[SiteRow, ...]
+    sites: tuple[Site, ...]
+    offers: tuple[Site, ...]
+    runs: Mapping[str, float]
+    params: int
+    macs: int
+    remark: str = ""
+
+    @property
+    def growable_share(self) -> float:
+        """Share of the parameters that lie in growable rows."""
+        return sum(row.share for row in self.rows if row.growable)
+
+    def select(self, patterns: str | Sequence[str]) -> SiteMap:
+        """This map with only the sites that match one of the patterns; several patterns add up.
+
+        A pattern is a site's name with ``*`` and ``?`` as wild cards, or a module that contains sites. ``a..b``
+        chooses spans, ``a+`` grafts after ``a``, anything else sites beside one module. Raises SiteError for a
+        pattern that matches none.
+        """
+        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+        for pattern in wanted:
+            if not any(_matches(site, pattern) for site in self.offers):
+                raise SiteError(self._unknown(pattern))
+        return replace(self, sites=tuple(s for s in self.offers if any(_matches(s, p) for p in wanted)))
+
+    def _unknown(self, pattern: str) -> str:
+        for row in self.rows:
+            if row.module == pattern:
+                return f"no graft can be placed beside {pattern!r}: {row.note}"
+        names = [site.name for site in self.offers]
+        near = get_close_matches(pattern, names, n=3, cutoff=0.5) or names[:3]
+        return f"no site matches {pattern!r}; there are {', '.join(near)}, and others: print(grower.sites())"
+
+    def __iter__(self) -> Iterator[SiteRow]:
+        return iter(self.rows)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __str__(self) -> str:
+        lines = [_HEADS, *self._cells()]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = ["  ".join(_aligned(line, widths)).rstrip() for line in lines]
+        return "\n".join([*table, self._summary()])
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in _HEADS)
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in line) for line in self._cells())
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"{table}<p>{html.escape(self._summary())}</p>"
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        return [
+            (
+                row.module or "(the model)",
+                row.class_name,
+                f"{row.params:,}",
+                f"{row.share:.1%}",
+                "yes" if row.growable else "no",
+                row.note,
+            )
+            for row in self.rows
+        ]
+
+    def _summary(self) -> str:
+        spans = sum(site.is_span for site in self.sites)
+        places = f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}, of them {spans} across several modules"
+        text = (
+            f"{places}; {self.growable_share:.1%} of {self.params:,} parameters can grow; "
+            f"{self.macs:,} multiply-adds per example."
+        )
+        return f"{text} {self.remark}".rstrip()
+
+
+def _aligned(cells: tuple[str, ...], widths: list[int]) -> list[str]:
+    numbers = _HEADS.index("parameters"), _HEADS.index("share")
+    return [
+        cell.rjust(width) if column in numbers else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+    ]
+
+
+def _matches(site: Site, pattern: str) -> bool:
+    if site.is_span or ".." in pattern:
+        entry, _, exit_ = pattern.partition("..")
+        return site.is_span and ".." in pattern and _within(site.entry, entry) and _within(site.exit, exit_)
+    return _within(site.name, pattern)
+
+
+def _within(name: str, pattern: str) -> bool:
+    """``fc*`` and ``*.fc`` by wild cards, ``encoder`` for all inside it; ``+`` only where the pattern has it too."""
+    if name.endswith("+") != pattern.endswith("+"):
+        return False
+    return fnmatchcase(name, pattern) or name.startswith(f"{pattern.rstrip('+')}.")

@@ -1,0 +1,233 @@
+"""Finds the places of a network where a graft can be attached. Does not know what a graft is.
+
+The unit of placement is a module that owns parameters, directly or because it reads those of children that it
+never calls (as attention does with its output projection). Normalisations and other scales are not units: they
+count as growable where a span crosses them. Sites are
+
+- ``beside`` every unit that is given a floating tensor and returns one;
+- ``after`` every unit, by default only where ``beside`` cannot be: at embeddings, mostly;
+- spans from each unit to the next one that its output flows into, and to the one after that: only these open a
+  bottleneck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from esper.errors import SiteError
+from esper.surgery.ports import Ports
+from esper.surgery.site import Port, Site
+from esper.surgery.site_map import SiteMap, SiteRow
+from esper.surgery.spans import crosses, spans_among
+from esper.surgery.trace import Call, TensorFacts, Trace
+from esper.surgery.units import Holding, holdings, is_scale
+
+__all__ = ["SiteMap", "SiteRow", "discover"]
+
+_GUESSED = "The pass ran without gradients: what feeds what is guessed from the order of calls."
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """A module where a graft might be placed; ``source`` and ``target`` say in words where they are no port."""
+
+    name: str
+    calls: tuple[Call, ...]
+    source: Port | str
+    target: Port | str
+    scale: bool
+
+    @property
+    def site(self) -> Site | str:
+        """The site beside this unit, or why there is none."""
+        if isinstance(self.target, str):
+            return self.target
+        if isinstance(self.source, str):
+            return self.source
+        if not all(_same_examples(call, self.source, call, self.target) for call in self.calls):
+            return "its output holds another number of examples than its input"
+        return Site(exit=self.name, source=self.source, target=self.target)
+
+    @property
+    def after(self) -> Site | None:
+        """The site after this unit, where its output can be added to."""
+        if isinstance(self.target, str):
+            return None
+        return Site(exit=self.name, source=self.target, target=self.target, attachment="after")
+
+
+def discover(trace: Trace) -> SiteMap:
+    """The sites of the traced network, and for every module with parameters whether it can grow, or why not.
+
+    Raises SiteError when there is no site at all, with the reasons.
+    """
+    held = holdings(trace)
+    units = _units(trace, held)
+    placed = [unit for unit in units if not unit.scale]
+    spans = _spans(placed)
+    beside = [unit.site for unit in placed if isinstance(unit.site, Site)]
+    after = [unit.after for unit in placed if unit.after is not None]
+    only_after = [site for site in after if site.exit not in {other.exit for other in beside}]
+    sites = _ordered(trace, [*beside, *only_after, *(_span_site(*span) for span in spans)])
+    rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans)
+    site_map = SiteMap(
+        rows=tuple(rows.row(trace, holding) for holding in held),
+        sites=sites,
+        offers=_ordered(trace, {*sites, *after}),
+        runs={site.name: _runs(trace, site) for site in (*sites, *after)},
+        params=rows.total,
+        macs=trace.macs,
+        remark="" if trace.has_graph else _GUESSED,
+    )
+    if not sites:
+        raise SiteError(_nowhere(trace, site_map))
+    return site_map
+
+
+def _units(trace: Trace, held: list[Holding]) -> list[_Unit]:
+    names = dict.fromkeys(holding.unit for holding in held if holding.unit is not None)
+    ports = Ports(trace)
+    found = []
+    for name in names:
+        module, calls = trace.model.get_submodule(name), trace.by_module[name]
+        whole = "it is the whole model: its parts can grow" if not name and len(names) > 1 else ""
+        source = whole or _agreed([_source(ports, call) for call in calls])
+        target = whole or _refusal(trace, module, calls) or _agreed([_target(ports, call) for call in calls])
+        found.append(_Unit(name, calls, source, target, is_scale(module, calls)))
+    return found
+
+
+def _source(ports: Ports, call: Call) -> Port | str:
+    return ports.read(call, call.source) if call.source else "it is given no floating tensor"
+
+
+def _target(ports: Ports, call: Call) -> Port | str:
+    return ports.read(call, call.target) if call.target else "it returns no floating tensor"
+
+
+def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:
+    """Why nothing may be added to the output of these calls, empty if something may."""
+    if isinstance(module, (nn.Sequential, nn.ModuleList)):
+        return "it takes every child for a layer of its own"
+    if trace.has_graph and not all(c.target is None or c.target.requires_grad for c in calls):
+        return "its output carries no gradient: it is frozen, and so is all before it"
+    if not any(call.used for call in calls):
+        return "nothing that the model returns depends on its first output"
+    return ""
+
+
+def _agreed(ports: list[Port | str]) -> Port | str:
+    """The first port, if all have its kind and width: lengths may differ from call to call."""
+    first = ports[0]
+    for port in ports:
+        if isinstance(first, str) or isinstance(port, str):
+            return first if isinstance(first, str) else port
+        if (port.kind, port.width, port.batch_dim) != (first.kind, first.width, first.batch_dim):
+            return f"it is called with different layouts: {first}, and {port}"
+    return first
+
+
+def _spans(units: list[_Unit]) -> list[tuple[_Unit, _Unit]]:
+    """Pairs of units, each called once and none inside another, that a span can bridge."""
+    names = [unit.name for unit in units]
+    single = {
+        unit.calls[0].order: unit
+        for unit in units
+        if len(unit.calls) == 1 and not any(other.startswith(f"{unit.name}.") for other in names)
+    }
+    pairs = spans_among([unit.calls[0] for unit in single.values()])
+    ends = [(single[entry.order], single[exit_.order]) for entry, exit_ in pairs]
+    return [(a, b) for a, b in ends if _bridgeable(a, b)]
+
+
+def _bridgeable(entry: _Unit, exit_: _Unit) -> bool:
+    if isinstance(entry.source, str) or isinstance(exit_.target, str):
+        return False
+    return _same_examples(entry.calls[0], entry.source, exit_.calls[0], exit_.target)
+
+
+def _same_examples(reads: Call, source: Port, writes: Call, target: Port) -> bool:
+    return _num_examples(reads.source, source) == _num_examples(writes.target, target)
+
+
+def _num_examples(facts: TensorFacts | None, port: Port) -> int:
+    assert facts is not None
+    return facts.shape[port.batch_dim]
+
+
+def _span_site(entry: _Unit, exit_: _Unit) -> Site:
+    assert isinstance(entry.source, Port)
+    assert isinstance(exit_.target, Port)
+    return Site(exit=exit_.name, source=entry.source, target=exit_.target, entry=entry.name)
+
+
+def _ordered(trace: Trace, sites: Iterable[Site]) -> tuple[Site, ...]:
+    """In the order of the exits' first calls; at one exit the nearest entry first."""
+
+    def place(site: Site) -> tuple[int, int, str]:
+        first, last = trace.by_module[site.entry][0], trace.by_module[site.exit][0]
+        return last.order, -first.order, site.name
+
+    return tuple(sorted(sites, key=place))
+
+
+def _runs(trace: Trace, site: Site) -> float:
+    """How often a graft at this site runs for one example."""
+    calls = trace.by_module[site.exit]
+    return sum(_num_examples(call.target, site.target) for call in calls) / trace.batch_size
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Writes the table of modules: ``total`` parameters, the units by name, and the spans between them."""
+
+    total: int
+    units: dict[str, _Unit]
+    spans: list[tuple[_Unit, _Unit]]
+
+    def row(self, trace: Trace, holding: Holding) -> SiteRow:
+        unit = None if holding.unit is None else self.units[holding.unit]
+        growable, note = (False, "never called in the traced batch") if unit is None else self._verdict(unit)
+        if unit is not None and unit.name != holding.module:
+            note = f"its weights are read by {unit.name or 'the model'} without a call: {note}"
+        if holding.params == 0:
+            note = f"its weights are those of an earlier module: {note}"
+        return SiteRow(
+            module=holding.module,
+            class_name=type(trace.model.get_submodule(holding.module)).__name__,
+            params=holding.params,
+            share=holding.params / self.total if self.total else 0.0,
+            growable=growable,
+            note=note,
+        )
+
+    def _verdict(self, unit: _Unit) -> tuple[bool, str]:
+        site = "it only scales features" if unit.scale else unit.site
+        if isinstance(site, Site):
+            times = f", called {len(unit.calls)} times (no spans)" if len(unit.calls) > 1 else ""
+            return True, f"{site.source} → {site.target}{times}"
+        if unit.after is not None and not unit.scale:
+            return True, f"only after it ({unit.after.target}): {site}"
+        crossing = [span for span in self.spans if self._crosses(span, unit)]
+        if crossing:
+            entry, exit_ = crossing[0]
+            return True, f"only by a span, {entry.name}..{exit_.name}: {site}"
+        return False, site
+
+    @staticmethod
+    def _crosses(span: tuple[_Unit, _Unit], unit: _Unit) -> bool:
+        ends = span[0].calls[0], span[1].calls[0]
+        return any(crosses(ends, call) for call in unit.calls)
+
+
+def _nowhere(trace: Trace, site_map: SiteMap) -> str:
+    if not trace.calls:
+        return (
+            "there is no place to grow: the model called none of its modules. Let evaluate and the closure call "
+            "the very model that was given, as in model(inputs)"
+        )
+    reasons = "".join(f"\n  {row.module or 'the model'}: {row.note}" for row in site_map.rows[:8])
+    return f"there is no place to grow: {reasons or 'the model has no parameters'}"

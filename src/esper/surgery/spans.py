@@ -1,0 +1,41 @@
+"""Pairs of calls between which a span can reach. Does not know what a graft reads or writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from esper.surgery.trace import Call
+
+
+def spans_among(calls: Iterable[Call]) -> list[tuple[Call, Call]]:
+    """From each call to the next of ``calls`` that its output flows into, and to the next after that.
+
+    In the order of the ends. A way around another call does not count: the next is the nearest on the longest way.
+    """
+    by_order = {call.order: call for call in calls}
+    mask = sum(1 << order for order in by_order)
+    feeds = {order: _nearest(call, by_order, mask) for order, call in by_order.items()}
+    pairs = {
+        (start, end)
+        for end, nearest in feeds.items()
+        for near in nearest
+        for start in (near, *feeds[near])
+    }
+    return [(by_order[start], by_order[end]) for start, end in sorted(pairs, key=lambda pair: pair[::-1])]
+
+
+def crosses(span: tuple[Call, Call], call: Call) -> bool:
+    """Whether the call lies between the two ends of a span, or is one of them."""
+    entry, exit_ = span
+    return (call is entry or call.depends_on(entry)) and (call is exit_ or exit_.depends_on(call))
+
+
+def _nearest(call: Call, by_order: dict[int, Call], mask: int) -> list[int]:
+    """The calls that feed this one and no other that feeds it."""
+    found = []
+    rest = call.ancestors & mask
+    while rest:
+        latest = rest.bit_length() - 1
+        found.append(latest)
+        rest &= ~(by_order[latest].ancestors | 1 << latest)
+    return found

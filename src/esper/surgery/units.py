@@ -1,0 +1,77 @@
+"""Which module answers for which parameters. Does not know where grafts go."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import nn
+
+from esper.surgery.graft import Grafts
+from esper.surgery.trace import Call, Trace
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+@dataclass(frozen=True)
+class Holding:
+    """The parameters that one module owns directly, and the called module that reads them (``None``: nobody does).
+
+    ``params`` leaves out those tied to an earlier module.
+    """
+
+    module: str
+    params: int
+    unit: str | None
+
+
+def holdings(trace: Trace) -> list[Holding]:
+    """One entry for each module that owns parameters, in the order of ``named_modules``; grafts are left out."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, _ in trace.model.named_parameters(remove_duplicate=False):
+        owner = _owner(name)
+        if not _inside_graft(trace.model, owner):
+            names[owner].append(name)
+    first = {name: p.numel() for name, p in trace.model.named_parameters()}
+    return [
+        Holding(owner, sum(first.get(name, 0) for name in own), _reader(trace, owner, own))
+        for owner, own in names.items()
+    ]
+
+
+def is_scale(module: nn.Module, calls: Iterable[Call]) -> bool:
+    """Whether a module only scales and shifts: a norm, or vectors as parameters and an unchanged shape."""
+    if isinstance(module, _NORMS):
+        return True
+    same_shape = all(c.source and c.target and c.source.shape == c.target.shape for c in calls)
+    return same_shape and all(max(p.shape, default=1) == p.numel() for p in module.parameters())
+
+
+def _owner(parameter: str) -> str:
+    """The module that a parameter belongs to; a parametrisation belongs to what it parametrises."""
+    module = parameter.rpartition(".")[0]
+    return f".{module}".partition(".parametrizations.")[0].lstrip(".")
+
+
+def _reader(trace: Trace, owner: str, names: list[str]) -> str | None:
+    if owner in trace.by_module:
+        return owner
+    if trace.has_graph and not trace.read.intersection(names):
+        return None
+    above = next((name for name in _above(owner) if name in trace.by_module), None)
+    if above is None or trace.has_graph:
+        return above
+    # Without a graph nobody knows who read them; a module that calls nothing else is the likely one.
+    return None if any(above in _above(name) for name in trace.by_module) else above
+
+
+def _above(name: str) -> Iterator[str]:
+    """Names of the modules that contain this one, the nearest first and the model, ``""``, last."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _inside_graft(model: nn.Module, name: str) -> bool:
+    return any(isinstance(model.get_submodule(above), Grafts) for above in (name, *_above(name)))
