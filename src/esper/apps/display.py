@@ -18,6 +18,8 @@ from rich.text import Text
 from esper.training.progress import Progress
 
 NUM_NOTES = 6
+WIDE = 1_000
+"""Columns of an output that is not a terminal: no line of a table is broken."""
 
 
 class Display(Protocol):
@@ -124,7 +126,9 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     for row in rows:
         table.add_row(*(escape("–" if cell is None else str(cell)) for cell in row))
     console = Console()
-    console.print(table, width=None if console.is_terminal else 200, soft_wrap=not console.is_terminal)
+    if not console.is_terminal:
+        console.width = WIDE
+    console.print(table)
 
 
 def print_fields(fields: Mapping[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -47,14 +49,15 @@ def _copy_weights(run: RunFolder, path: Path) -> None:
 
 def _example(run: RunFolder) -> Rows:
     """Inputs of a small batch."""
-    return take(make_task(run.load().settings).sets.held_out, slice(0, NUM_EXAMPLES))[:-1]
+    rows = take(make_task(run.load().settings).sets.held_out, slice(0, NUM_EXAMPLES))
+    return tuple(part.clone() for part in rows[:-1])  # a view would drag all rows into the file
 
 
 def _program(model: nn.Module, inputs: Rows) -> torch.export.ExportedProgram:
     """The network for batches of any size."""
     batch = torch.export.Dim("batch", min=1)
     try:
-        return torch.export.export(model, inputs, dynamic_shapes=[({0: batch},) * len(inputs)])
+        return torch.export.export(model, inputs, dynamic_shapes=({0: batch},) * len(inputs))
     except (RuntimeError, ValueError) as error:
         raise RunError(f"torch.export cannot write this network: {error}") from error
 
@@ -65,8 +68,7 @@ def _write_export(model: nn.Module, inputs: Rows, path: Path) -> None:
 
 def _write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the exporter warns of its own inner workings
+        with _silent_exporter():
             program = torch.onnx.export(_program(model, inputs), (), dynamo=True, verbose=False)
     except ImportError as error:
         raise RunError(
@@ -74,6 +76,20 @@ def _write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
         ) from error
     assert program is not None
     program.save(path.with_suffix(".onnx"))
+
+
+@contextmanager
+def _silent_exporter() -> Iterator[None]:
+    """The exporter warns of its own inner workings, and of packages that it does not find."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def _write_code(model: nn.Module, _inputs: Rows, path: Path) -> None:

@@ -14,6 +14,8 @@ import inspect
 import math
 import operator
 from collections.abc import Callable
+from functools import cache
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import msgspec
@@ -23,7 +25,8 @@ from torch.overrides import get_overridable_functions
 
 from esper.errors import RunError
 
-_LITERALS = (bool, int, float, str)
+FUNCTIONS = (FunctionType, BuiltinFunctionType)
+LITERALS = (bool, int, float, str)
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -49,8 +52,13 @@ class Description(msgspec.Struct, frozen=True):
 class _Tracer(fx.Tracer):
     """Looks into every module that is not a layer of torch which can be built anew from what it prints."""
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return super().is_leaf_module(m, module_qualified_name) and constructor(m) is not None
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        # Asked before tracing: while it goes on, reading a parameter is recorded as part of the graph.
+        self._layers = {m for m in model.modules() if _is_of_torch(m) and constructor(m) is not None}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
+        return m in self._layers
 
 
 def describe(model: nn.Module) -> Description:
@@ -60,7 +68,7 @@ def describe(model: nn.Module) -> Description:
     """
     training = model.training
     try:
-        graph = _Tracer().trace(model.eval())
+        graph = _Tracer(model).trace(model.eval())
     except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
         raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
     finally:
@@ -119,6 +127,10 @@ def constructor(module: nn.Module) -> str | None:
     return None
 
 
+def _is_of_torch(module: nn.Module) -> bool:
+    return type(module) is vars(nn).get(type(module).__name__) and not isinstance(module, nn.Sequential)
+
+
 def _layer(module: nn.Module) -> tuple[str, str]:
     arguments = constructor(module)
     assert arguments is not None  # the tracer stops at no other module
@@ -138,7 +150,7 @@ def _by_signature(module: nn.Module) -> str:
     """
     known = vars(module)
     names = [
-        name for name in inspect.signature(type(module)).parameters if isinstance(known.get(name), _LITERALS)
+        name for name in inspect.signature(type(module)).parameters if isinstance(known.get(name), LITERALS)
     ]
     return ", ".join(f"{name}={known[name]!r}" for name in names)
 
@@ -195,13 +207,15 @@ def _graph(calls: tuple[Call, ...]) -> fx.Graph:
     return graph
 
 
+@cache
 def _functions() -> dict[str, Callable[..., Any]]:
+    """What a graph may call, by name."""
     allowed: dict[str, Callable[..., Any]] = {"builtins.getattr": builtins.getattr}
     for module, functions in get_overridable_functions().items():
         if module is not Tensor:
-            allowed.update({_key(function): function for function in functions})
+            allowed.update({_key(f): f for f in functions if isinstance(f, FUNCTIONS)})
     for module in (operator, math):
-        allowed.update({_key(f): f for f in vars(module).values() if inspect.isbuiltin(f)})
+        allowed.update({_key(f): f for f in vars(module).values() if isinstance(f, FUNCTIONS)})
     return allowed
 
 
