@@ -120,6 +120,14 @@ def detach(model: nn.Module, graft: Graft) -> None:
         del exit_module.grafts
 
 
+def release(model: nn.Module, exit_name: str) -> list[Graft]:
+    """Take every graft of ``exit_name`` out, hooks and all, and return them in order of attachment."""
+    grafts = grafts_of(model, exit_name)
+    for graft in grafts:
+        detach(model, graft)
+    return grafts
+
+
 def cut(model: nn.Module, exit_name: str) -> None:
     """From now on the output of module ``exit_name`` is that of its grafts alone."""
     grafts = _grafts_of(model.get_submodule(exit_name))

@@ -1,0 +1,119 @@
+"""Decides from paired held-out losses whether a change earns its price. Does not know what the change is.
+
+The rule and the simulations behind it: one-sided paired t at ``alpha / tests``, and a lower confidence bound above the
+price. Significance alone lets useless growth through; a price alone lets luck through.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from esper.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one paired comparison, in the units of the losses.
+
+    ``gain`` is the mean of (host - changed); ``lower`` its one-sided lower confidence bound at level ``alpha``;
+    ``price`` what the bound must exceed; ``detectable`` the smallest gain that this many examples could have shown.
+    """
+
+    accepted: bool
+    reason: str
+    num_examples: int
+    gain: float
+    standard_error: float
+    lower: float
+    alpha: float
+    price: float
+    detectable: float
+    host_loss: float
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Paired t at ``alpha / tests`` with a price.
+
+    Args:
+        alpha: probability of one or more false grafts in a whole run.
+        tests: number of judgements among which ``alpha`` is shared; growth ends when they are used up.
+        price: what growth must buy, as a share of the standard deviation of the held-out losses: once for being
+            there at all, and once more for every doubling of the model's size (mean of parameters and multiply-adds).
+        cut_alpha: level at which a site's own path may be declared unneeded. A wrong cut costs little, a missed
+            one keeps dead weight, so it is not shared among the tests.
+        min_examples: fewer held-out examples than this are refused at once.
+    """
+
+    alpha: float = 0.01
+    tests: int = 40
+    price: float = 0.01
+    cut_alpha: float = 0.025
+    min_examples: int = 30
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha < 1 and 0 < self.cut_alpha < 1):
+            raise ConfigurationError("alpha and cut_alpha must lie between 0 and 1")
+        if self.tests < 1 or self.price < 0 or self.min_examples < 2:
+            raise ConfigurationError("tests must be >= 1, price >= 0 and min_examples >= 2")
+
+    def graft(self, host: NDArray[np.float64], grafted: NDArray[np.float64], *, growth: float) -> Verdict:
+        """Whether a graft that makes the model ``growth`` times larger (1.0: no larger) earns its price."""
+        price = self.price * float(np.std(host)) * (1.0 + math.log2(max(growth, 1.0)))
+        return self._compare(host, grafted, self.alpha / self.tests, price)
+
+    def cut(self, host: NDArray[np.float64], without: NDArray[np.float64]) -> Verdict:
+        """Whether the model is better off without a path: the lower bound at ``cut_alpha`` must exceed zero."""
+        return self._compare(host, without, self.cut_alpha, 0.0)
+
+    def hopeless(self, host: NDArray[np.float64], changed: NDArray[np.float64]) -> bool:
+        """Whether even an optimistic bound (mean + 2 standard errors) shows no gain; used to end a trial early."""
+        difference = host - changed
+        if not bool(np.all(np.isfinite(difference))):
+            return True
+        return bool(difference.mean() + 2.0 * difference.std(ddof=1) / math.sqrt(len(difference)) <= 0.0)
+
+    def _compare(
+        self, host: NDArray[np.float64], changed: NDArray[np.float64], alpha: float, price: float
+    ) -> Verdict:
+        difference = host - changed
+        count = len(difference)
+        if not bool(np.all(np.isfinite(difference))):
+            return _not_finite(count, alpha, price, float(np.mean(host)))
+        gain = float(difference.mean())
+        error = float(difference.std(ddof=1)) / math.sqrt(count)
+        critical = -float(stdtrit(count - 1, alpha))
+        lower = gain - critical * error
+        accepted = lower > price
+        return Verdict(
+            accepted=accepted,
+            reason=_explain(gain, lower, price, count),
+            num_examples=count,
+            gain=gain,
+            standard_error=error,
+            lower=lower,
+            alpha=alpha,
+            price=price,
+            detectable=price + critical * error,
+            host_loss=float(np.mean(host)),
+        )
+
+
+def _explain(gain: float, lower: float, price: float, count: int) -> str:
+    if lower > price:
+        return f"gain {gain:.4g}, at least {lower:.4g}, above the price {price:.4g}"
+    if gain <= price:
+        return f"gain {gain:.4g} does not reach the price {price:.4g}"
+    certain = price + gain - lower
+    return f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples are certain only of {certain:.4g} or more"
+
+
+def _not_finite(count: int, alpha: float, price: float, host_loss: float) -> Verdict:
+    nan = float("nan")
+    reason = "the held-out loss became infinite or undefined"
+    return Verdict(False, reason, count, nan, nan, nan, alpha, price, nan, host_loss)

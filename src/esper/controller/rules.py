@@ -1,0 +1,151 @@
+"""Where, when and what to grow, by fixed rules. Knows signals and scores, not the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from esper.controller.candidate import Candidate
+from esper.errors import ConfigurationError
+from esper.events import Score, Signal
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How long each part of a growth round takes, in optimizer steps.
+
+    ``start`` is the step of the first round; ``last`` the step after which no graft is attached any more
+    (``None``: no such step).
+    """
+
+    start: int
+    sense: int
+    shadow: int
+    trial: int
+    rest: int
+    last: int | None
+
+    @property
+    def round(self) -> int:
+        """Steps from the beginning of a round to its verdict."""
+        return self.sense + self.shadow + self.trial
+
+
+@dataclass(frozen=True)
+class View:
+    """What a controller may know when it proposes.
+
+    ``refusals`` counts by candidate name how often a trial has ended in a refusal; ``size_growth`` gives by candidate
+    name how many times larger the model would be.
+    """
+
+    candidates: Sequence[Candidate]
+    signals: Sequence[Signal]
+    refusals: Mapping[str, int]
+    size_growth: Mapping[str, float]
+
+
+class Controller(Protocol):
+    """Decides what is tried; the judge decides what stays. Deterministic: the same view gives the same answer."""
+
+    def pace(self, total_steps: int | None) -> Pace:
+        """The pace of a run of ``total_steps`` optimizer steps (``None``: unknown)."""
+
+    def propose(self, view: View) -> Sequence[Candidate]:
+        """The candidates that learn in the shadow; none ends the round."""
+
+    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+        """Names of the candidates that go on learning after a third of the shadow updates."""
+
+    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+        """Names of the candidates that go to trial, best first; none refuses the round."""
+
+    def rest(self, num_refusals: int) -> int | None:
+        """Steps until the next round after ``num_refusals`` refused rounds in a row; ``None`` ends growth."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Expected gain per price from shadow scores, on the sites where the gradient is least expressed.
+
+    Args:
+        num_shadows: most candidates that learn at once in the shadow.
+        num_trials: most candidates that go to trial.
+        survivors: share of the candidates that go on learning after a third of the shadow updates.
+        min_r2: least share of the held-out gradient that a candidate must explain to be tried.
+        start: step of the first round.
+        sense: sensed steps before a proposal.
+        updates: shadow updates of a round; fewer than about 300 mis-rank slow learners.
+        trial: steps of a trial; fewer than about 300 mis-judge them.
+        rest: steps between rounds; doubled by every refusal in a row.
+        stop_after: refused rounds in a row that end growth.
+        close: share of ``total_steps`` after which nothing is attached.
+    """
+
+    num_shadows: int = 14
+    num_trials: int = 2
+    survivors: float = 1.0
+    min_r2: float = 0.0
+    start: int = 1
+    sense: int = 10
+    updates: int = 300
+    trial: int = 300
+    rest_steps: int = 100
+    stop_after: int = 3
+    close: float = 0.6
+
+    def __post_init__(self) -> None:
+        if min(self.num_shadows, self.num_trials, self.sense, self.updates, self.trial) < 1:
+            raise ConfigurationError("counts and durations of Rules must be at least 1")
+        if not 0 < self.close <= 1:
+            raise ConfigurationError("close must be a share of the run above 0 and at most 1")
+
+    def pace(self, total_steps: int | None) -> Pace:
+        """As given; in short runs a part of a round takes at most a twentieth of ``total_steps``."""
+        if total_steps is None:
+            return Pace(self.start, self.sense, self.updates, self.trial, self.rest_steps, None)
+        longest = max(total_steps // 20, 1)
+        return Pace(
+            start=self.start,
+            sense=min(self.sense, longest),
+            shadow=min(self.updates, longest),
+            trial=min(self.trial, longest),
+            rest=min(self.rest_steps, longest),
+            last=int(self.close * total_steps),
+        )
+
+    def propose(self, view: View) -> Sequence[Candidate]:
+        """All recipes of the site with the largest novelty gain, then of the next, until the shadow is full.
+
+        Candidates that a trial has refused come after those that have not been tried.
+        """
+        gains = {signal.site: signal.novelty_gain for signal in view.signals}
+
+        def order(candidate: Candidate) -> tuple[int, float, str]:
+            return view.refusals.get(candidate.name, 0), -gains.get(candidate.site.name, 0.0), candidate.name
+
+        return sorted(view.candidates, key=order)[: self.num_shadows]
+
+    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+        """The better ``survivors`` of them, and never fewer than go to trial."""
+        ranked = self._ranked(scores, view)
+        return ranked[: max(math.ceil(self.survivors * len(ranked)), self.num_trials)]
+
+    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+        """The best by score per price among those that explain a share of the gradient."""
+        worthy = [s for s in scores if s.r2 > self.min_r2 and s.gain > 0]
+        return self._ranked(worthy, view)[: self.num_trials]
+
+    def rest(self, num_refusals: int) -> int | None:
+        """``rest`` steps, doubled by every refusal in a row; nothing after ``stop_after`` of them."""
+        if num_refusals >= self.stop_after:
+            return None
+        return self.rest_steps * 2**num_refusals
+
+    def _ranked(self, scores: Sequence[Score], view: View) -> list[str]:
+        def worth(score: Score) -> float:
+            return score.score / (1.0 + math.log2(max(view.size_growth.get(score.candidate, 1.0), 1.0)))
+
+        return [s.candidate for s in sorted(scores, key=lambda s: (-worth(s), s.candidate))]

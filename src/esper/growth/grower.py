@@ -1,0 +1,248 @@
+"""One growth step in any training loop. Knows when; what and where are the controller's, whether is the judge's.
+
+The way of one growth, and the laws that hold on it, stand in ``docs/how-growth-works.md``.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from esper.controller.judge import Judge
+from esper.controller.rules import Controller, Rules
+from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError
+from esper.events import AnyEvent, Attached, Folded, RolledBack
+from esper.growth.budget import Budget, Size
+from esper.growth.host import Evaluate, Host, Losses
+from esper.growth.optimizers import check_optimizer
+from esper.growth.phases import Over, Phase, Rest, after_refusal, resume
+from esper.growth.record import recipe_of, replay, site_of
+from esper.growth.training import Stateful, Training, inner
+from esper.growth.work import Setup, Work
+from esper.recipe import Recipe
+from esper.surgery.fold import fold
+from esper.surgery.graft import all_grafts
+from esper.surgery.isolation import isolated
+from esper.surgery.sites import SiteMap, discover
+from esper.surgery.trace import trace
+
+FORMAT = 1
+
+
+class Grower:
+    """Grows ``model`` while it trains; call :meth:`step` once after every optimizer step.
+
+    The model is changed in place and only by grafts that the judge has accepted; until then every output, gradient,
+    parameter name and random stream is that of a run without Esper, to the bit.
+
+    Args:
+        model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
+        optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
+        evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients are
+            on. See :func:`esper.held_out`.
+        total_steps: optimizer steps of the whole run; growth closes at 60 % of it. Without it growth ends by refusals
+            and budget alone.
+        budget: hard limits of size.
+        scheduler: learning rate scheduler, saved and put back by the guard.
+        scaler: ``torch.amp.GradScaler``, likewise.
+        averaged: averaged copies of the model (EMA, SWA); they receive every graft too.
+        sites: names or globs of the sites to grow, of those that :meth:`sites` lists; all by default.
+        recipes: what to graft; the catalogue's recipes by default.
+        controller: where, when and what to try; :class:`esper.Rules` by default.
+        judge: what must be shown before a graft stays.
+        seed: of growth's own random generator; the global streams are never touched.
+
+    Raises:
+        EvaluateError: ``evaluate`` returns a scalar, too few losses, or losses that are not finite.
+        OptimizerError: an optimizer that cannot take new parameters.
+        SiteError: no module can be grown, or ``sites`` matches none.
+    """
+
+    def __init__(  # noqa: PLR0913 - the contract of DESIGN: everything after optimizer is keyword-only
+        self,
+        model: nn.Module,
+        optimizer: Optimizer,
+        *,
+        evaluate: Evaluate,
+        total_steps: int | None = None,
+        budget: Budget = Budget(),  # noqa: B008 - frozen
+        scheduler: Stateful | None = None,
+        scaler: Stateful | None = None,
+        averaged: Iterable[nn.Module] = (),
+        sites: Sequence[str] | None = None,
+        recipes: Sequence[Recipe] | None = None,
+        controller: Controller | None = None,
+        judge: Judge = Judge(),  # noqa: B008 - frozen
+        seed: int = 0,
+    ) -> None:
+        check_optimizer(optimizer, model)
+        if total_steps is not None and total_steps < 1:
+            raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
+        host = Host(model, evaluate)
+        self._sites = _explore(host, judge)
+        rules = controller if controller is not None else Rules()
+        companions = tuple(c for c in (scheduler, scaler) if c is not None)
+        setup = Setup(
+            training=Training(model, optimizer, companions, tuple(averaged)),
+            host=host,
+            sites=(self._sites if sites is None else self._sites.select(sites)).sites,
+            start=Size(self._sites.params, self._sites.macs),
+            pace=rules.pace(total_steps),
+            controller=rules,
+            judge=judge,
+            budget=budget,
+            recipes=None if recipes is None else tuple(recipes),
+            seed=seed,
+        )
+        self._work = Work(setup)
+        self._phase: Phase = Rest(self._work, setup.pace.start)
+        self._folded = False
+
+    @property
+    def history(self) -> tuple[AnyEvent, ...]:
+        """Every decision so far with its evidence, oldest first."""
+        return tuple(self._work.history)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no more growth will be tried."""
+        return isinstance(self._phase, Over)
+
+    @property
+    def phase(self) -> str:
+        """What growth is doing: ``rest``, ``sense``, ``learn``, ``try``, ``trim`` or ``over``."""
+        return self._phase.name
+
+    @property
+    def size(self) -> Size:
+        """Parameters and multiply-adds of the model as it is now."""
+        return self._work.size
+
+    def sites(self) -> SiteMap:
+        """Every module with its share of the parameters, and whether (or why not) it can be grown; prints as a table."""
+        return self._sites
+
+    def on_event(self, listener: Callable[[AnyEvent], object]) -> None:
+        """Call ``listener(event)`` at every event from now on."""
+        self._work.listeners.append(listener)
+
+    def step(self, closure: Callable[[], Tensor] | None = None) -> None:
+        """Call once after every *optimizer* step, like a scheduler.
+
+        Args:
+            closure: repeats forward and loss of the batch just trained on (with gradient accumulation, of the last
+                micro-batch) and returns the scalar loss; it is called during trials only, isolated.
+
+        Raises:
+            ClosureError: there is none, it changes the model, or it does not return a scalar loss with a gradient.
+            EvaluateError: ``evaluate`` stopped returning one loss per example.
+        """
+        if closure is None:
+            raise ClosureError(
+                "step() needs a closure that repeats forward and loss of this batch: "
+                "grower.step(lambda: loss_fn(model(inputs), targets))"
+            )
+        self._work.tally.step += 1
+        self._stand_guard()
+        self._phase = self._phase.step(closure)
+
+    def finish(self) -> nn.Module:
+        """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing."""
+        if self._folded:
+            return self._work.setup.training.model
+        self._phase.stop()
+        self._work.guard.dismiss()
+        self._phase = Over(self._work)
+        model = self._work.setup.training.model
+        num_grafts = len(all_grafts(model))
+        for module in (model, *map(inner, self._work.setup.training.averaged)):
+            fold(module, partial(self._work.setup.host.evaluate, module))
+        self._work.record.append({"op": "fold"})
+        self._folded = True
+        total = sum(p.numel() for p in model.parameters())
+        self._work.emit(Folded(step=self._work.tally.step, total_params=total, num_grafts=num_grafts))
+        return model
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that growth needs to continue, in flight or at rest, as plain data and tensors.
+
+        Save it beside the state dicts of model, optimizer and scheduler. See :meth:`load_state_dict`.
+        """
+        return {
+            "format": FORMAT,
+            "work": self._work.state_dict(),
+            "phase": {"name": self._phase.name, **self._phase.state_dict()},
+            "guard": self._work.guard.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`, with the fresh model and optimizer that this grower was made with.
+
+        Grafts are rebuilt and their parameters join the optimizer; *then* load the state dicts of model, optimizer and
+        scheduler. Raises CheckpointError when the state is of another format or another architecture.
+        """
+        if state.get("format") != FORMAT:
+            raise CheckpointError(f"not a growth state of format {FORMAT}: {sorted(state)[:5]}")
+        if self._work.record:
+            raise CheckpointError("this model has grown already: load into a fresh instance")
+        self._phase.stop()
+        record = state["work"]["record"]
+        self._replay(record, state["guard"])
+        self._work.load_state_dict(state["work"])
+        self._phase = resume(self._work, state["phase"])
+        self._work.load_state_dict(state["work"])
+
+    def _replay(self, record: list[dict[str, Any]], guard: dict[str, Any] | None) -> None:
+        training = self._work.setup.training
+        watched = max((i for i, op in enumerate(record) if op["op"] == "attach"), default=-1)
+
+        def before(index: int) -> None:
+            if guard is not None and index == watched:
+                self._work.guard.load_before_attach(guard)
+
+        for averaged in training.averaged:
+            replay(inner(averaged), record)
+        replay(training.model, record, training.optimizer, before)
+        if guard is not None:
+            self._work.guard.after_attach(record[watched]["exit"])
+
+    def _stand_guard(self) -> None:
+        work = self._work
+        since = work.guard.since
+        reason = work.guard.trouble(work.tally.step)
+        if reason is None or since is None:
+            return
+        self._phase.stop()
+        work.guard.undo()
+        op = work.record.pop()
+        candidate = f"{site_of(op).name} {recipe_of(op)}"
+        work.tally.refusals[candidate] = work.tally.refusals.get(candidate, 0) + 1
+        added = next(e for e in reversed(work.history) if isinstance(e, Attached))
+        work.grow(Size(-added.params, -added.macs))
+        work.emit(RolledBack(step=work.tally.step, to_step=since, path=op["exit"], reason=reason))
+        warnings.warn(f"growth undone: {reason}; the steps since {since} are lost", stacklevel=3)
+        self._phase = after_refusal(work)
+
+
+def _explore(host: Host, judge: Judge) -> SiteMap:
+    """Trace one held-out batch, find the sites, and check what ``evaluate`` returns."""
+    with isolated(host.model, eval_mode=True):
+        found = trace(host.model, partial(host.evaluate, host.model))
+    _check_losses(host.examine(), judge)
+    return discover(found)
+
+
+def _check_losses(losses: Losses, judge: Judge) -> None:
+    if len(losses) < judge.min_examples:
+        raise EvaluateError(
+            f"{len(losses)} held-out examples are too few to judge by (at least {judge.min_examples}): hold out more, "
+            "or lower Judge(min_examples=...)"
+        )
+    if not bool(torch.isfinite(torch.from_numpy(losses)).all()):
+        raise EvaluateError("a held-out loss is not finite before growth begins: mend the model or the data first")

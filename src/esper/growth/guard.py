@@ -1,0 +1,183 @@
+"""A snapshot of everything that training moves, and the way back to it. Does not know why one goes back."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from esper.growth.host import Host
+from esper.growth.training import Training, inner
+from esper.surgery.graft import Graft, detach, grafts_of
+
+
+class Snapshot:
+    """Model, optimizer, scheduler, scaler, averages and random state at one step, bit for bit.
+
+    The parameters present at the snapshot must still be the same objects when it is put back, and grafts attached
+    since must be gone.
+    """
+
+    def __init__(self, training: Training, step: int) -> None:
+        self.step = step
+        self._training = training
+        self._tensors = [(t, t.detach().clone()) for t in _tensors(training)]
+        self._groups = [_options(group) for group in training.optimizer.param_groups]
+        self._params = [list(group["params"]) for group in training.optimizer.param_groups]
+        self._states = [(p, _copied(s)) for p, s in training.optimizer.state.items()]
+        self._companions = [copy.deepcopy(c.state_dict()) for c in training.companions]
+        self._random = random_state()
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put everything back to the bit."""
+        for tensor, value in self._tensors:
+            tensor.copy_(value)
+        optimizer = self._training.optimizer
+        for group, options, params in zip(optimizer.param_groups, self._groups, self._params, strict=True):
+            group.update(copy.deepcopy(options))
+            group["params"][:] = params
+        optimizer.state.clear()
+        for parameter, state in self._states:
+            optimizer.state[parameter] = _copied(state)
+            parameter.grad = None
+        for companion, saved in zip(self._training.companions, self._companions, strict=True):
+            companion.load_state_dict(copy.deepcopy(saved))
+        set_random_state(self._random)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The snapshot as plain data and tensors, in the order of the model's tensors and the optimizer's parameters."""
+        order = [p for params in self._params for p in params]
+        states = {id(p): s for p, s in self._states}
+        return {
+            "step": self.step,
+            "tensors": [value for _, value in self._tensors],
+            "groups": self._groups,
+            "states": [states.get(id(p), {}) for p in order],
+            "companions": self._companions,
+            "random": self._random,
+        }
+
+    @classmethod
+    def from_state(cls, training: Training, state: dict[str, Any]) -> Snapshot:
+        """A snapshot saved by another process, for the same model in the state just before the graft."""
+        snapshot = cls(training, int(state["step"]))
+        snapshot._tensors = [(t, v) for (t, _), v in zip(snapshot._tensors, state["tensors"], strict=True)]
+        snapshot._groups = [dict(group) for group in state["groups"]]
+        order = [p for params in snapshot._params for p in params]
+        snapshot._states = [(p, dict(s)) for p, s in zip(order, state["states"], strict=True) if s]
+        snapshot._companions = list(state["companions"])
+        snapshot._random = state["random"]
+        return snapshot
+
+
+def random_state() -> dict[str, Any]:
+    """The random streams of torch (every device in use), ``random`` and NumPy's global generator, as plain data."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": list(cuda),
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Continue from :func:`random_state`."""
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
+
+
+def _tensors(training: Training) -> Sequence[Tensor]:
+    modules = (training.model, *training.averaged)
+    return [t for module in modules for t in (*module.parameters(), *module.buffers())]
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy({name: value for name, value in group.items() if name != "params"})
+
+
+def _copied(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
+
+
+class Guard:
+    """Watches the model for a while after an attachment; a loss that explodes puts all of it back.
+
+    The held-out loss is read every ``EVERY`` steps for ``WATCH`` steps. It has exploded when it is not finite or lies
+    ``SIGMAS`` standard deviations of the per-example losses above what it was before.
+    """
+
+    EVERY = 25
+    WATCH = 100
+    SIGMAS = 4.0
+
+    def __init__(self, training: Training, host: Host) -> None:
+        self._training = training
+        self._host = host
+        self._snapshot: Snapshot | None = None
+        self._limit = 0.0
+        self._grafts: list[tuple[nn.Module, Graft]] = []
+
+    @property
+    def since(self) -> int | None:
+        """Step of the snapshot while the guard is watching."""
+        return None if self._snapshot is None else self._snapshot.step
+
+    def before_attach(self, step: int) -> None:
+        """Take the snapshot."""
+        losses = self._host.losses()
+        self._limit = float(losses.mean() + self.SIGMAS * losses.std())
+        self._snapshot = Snapshot(self._training, step)
+
+    def after_attach(self, exit_name: str) -> None:
+        """Remember what to take out again: the latest graft at ``exit_name``, in the model and in its averages."""
+        modules = (self._training.model, *map(inner, self._training.averaged))
+        self._grafts = [(module, grafts_of(module, exit_name)[-1]) for module in modules]
+
+    def trouble(self, step: int) -> str | None:
+        """Why the latest attachment must be undone; ``None`` when all is well or nothing is watched."""
+        if self._snapshot is None or (step - self._snapshot.step) % self.EVERY:
+            return None
+        loss = float(self._host.losses().mean())
+        if not loss <= self._limit:
+            return f"the held-out loss went to {loss:.4g}; up to {self._limit:.4g} was expected"
+        if step - self._snapshot.step >= self.WATCH:
+            self.dismiss()
+        return None
+
+    def undo(self) -> None:
+        """Take the graft out and put everything back as it was at the snapshot, to the bit."""
+        assert self._snapshot is not None
+        for module, graft in self._grafts:
+            detach(module, graft)
+        self._snapshot.restore()
+        self.dismiss()
+
+    def dismiss(self) -> None:
+        """Stop watching and free the snapshot."""
+        self._snapshot, self._grafts = None, []
+
+    def state_dict(self) -> dict[str, Any] | None:
+        """Snapshot and limit while watching, else ``None``."""
+        if self._snapshot is None:
+            return None
+        return {"limit": self._limit, "snapshot": self._snapshot.state_dict()}
+
+    def load_before_attach(self, state: dict[str, Any]) -> None:
+        """Continue to watch: call it when the model is as it was just before the watched graft was attached."""
+        self._limit = state["limit"]
+        self._snapshot = Snapshot.from_state(self._training, state["snapshot"])

@@ -1,0 +1,138 @@
+"""The user's model and how it is asked: always isolated, always leaving it as it was. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from esper.errors import ClosureError, EvaluateError
+from esper.growth.held_out import HeldOut
+from esper.surgery.capture import Capture, Pair
+from esper.surgery.graft import Graft, switched_on
+from esper.surgery.isolation import isolated, unchanged
+from esper.surgery.site import Site
+
+Closure = Callable[[], Tensor]
+Evaluate = Callable[[nn.Module], Tensor]
+Losses = NDArray[np.float64]
+Pairs = dict[str, list[Pair]]
+
+
+class Host:
+    """A model with its held-out evaluation. Nothing that is asked of it moves a weight, a buffer or a random stream."""
+
+    def __init__(self, model: nn.Module, evaluate: Evaluate) -> None:
+        self.model = model
+        self.differentiable = True
+        self._evaluate = evaluate
+        self._closure_checked = False
+
+    def evaluate(self, model: nn.Module) -> None:
+        """Run the held-out evaluation on ``model`` (this one or a copy), isolated; whoever hooked into it sees the calls."""
+        with isolated(model, eval_mode=True), torch.enable_grad():
+            self._evaluate(model)
+
+    def examine(self) -> Losses:
+        """First look at ``evaluate``: finds out whether it gives gradients, and returns its losses, shape ``(N,)``.
+
+        Raises EvaluateError when it does not return one loss per example.
+        """
+        with isolated(self.model, eval_mode=True), torch.enable_grad():
+            losses = self._evaluate(self.model)
+        found = checked(losses)
+        self.differentiable = losses.requires_grad
+        return found
+
+    def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
+        """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
+        with isolated(self.model, eval_mode=True), torch.no_grad():
+            if not grafts:
+                return checked(self._evaluate(self.model))
+            with switched_on(self.model, grafts, exclusive=exclusive), modes(grafts, training=False):
+                return checked(self._evaluate(self.model))
+
+    def pairs(self, sites: Sequence[Site]) -> Pairs:
+        """Per-example held-out gradients at ``sites``; empty when ``evaluate`` gives no gradients."""
+        capture = Capture(self.model, sites)
+        with isolated(self.model, eval_mode=True), torch.enable_grad():
+            capture.arm()
+            try:
+                for losses in self._held_out_batches():
+                    self._backward(losses)
+            finally:
+                capture.disarm()
+        return capture.take()
+
+    def gradients(self, closure: Closure, grafts: Sequence[Graft], *, exclusive: bool = False) -> float:
+        """One pass of ``closure`` with ``grafts`` on and their input detached; puts gradients into their ``.grad``.
+
+        Returns the loss. Raises ClosureError when the closure changes the model or returns no scalar loss.
+        """
+        if not self._closure_checked:
+            self._check(closure)
+        parameters = [p for graft in grafts for p in graft.parameters()]
+        with isolated(self.model), torch.enable_grad(), switched_on(self.model, grafts, exclusive=exclusive):
+            loss = scalar(closure())
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        if all(gradient is None for gradient in gradients):
+            raise ClosureError(f"the closure's loss does not depend on {grafts[0].site.exit}: is it the batch's own loss?")
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
+        return float(loss.detach())
+
+    def _check(self, closure: Closure) -> None:
+        with isolated(self.model), unchanged(self.model), torch.enable_grad():
+            scalar(closure())
+        self._closure_checked = True
+
+    def _held_out_batches(self) -> Iterable[Tensor]:
+        if isinstance(self._evaluate, HeldOut):
+            return self._evaluate.batches(self.model)
+        return [self._evaluate(self.model)]
+
+    def _backward(self, losses: Tensor) -> None:
+        if losses.requires_grad:
+            wanted = [p for p in self.model.parameters() if p.requires_grad]
+            torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+
+
+class modes:  # noqa: N801 - reads as a verb in a with statement
+    """Puts grafts that are not yet part of a model into train or eval mode, and back."""
+
+    def __init__(self, grafts: Sequence[Graft], *, training: bool) -> None:
+        self._grafts = [(graft, graft.training) for graft in grafts]
+        self._training = training
+
+    def __enter__(self) -> None:
+        for graft, _ in self._grafts:
+            graft.train(self._training)
+
+    def __exit__(self, *_: object) -> None:
+        for graft, training in self._grafts:
+            graft.train(training)
+
+
+def checked(losses: Tensor) -> Losses:
+    """``losses`` as float64 numbers, shape ``(N,)``. Raises EvaluateError for a scalar or another shape."""
+    if not isinstance(losses, Tensor) or losses.dim() != 1:
+        found = f"shape {tuple(losses.shape)}" if isinstance(losses, Tensor) else type(losses).__name__
+        raise EvaluateError(
+            f"evaluate(model) returned {found}; a tensor with one loss per held-out example, shape (N,), is needed: "
+            "a growth is judged by pairs of losses. Use esper.held_out(loader, loss), or held_out(loader, "
+            "per_example=lambda model, batch: ...) with reduction='none'"
+        )
+    return losses.detach().double().cpu().numpy()
+
+
+def scalar(loss: Tensor) -> Tensor:
+    """``loss`` itself. Raises ClosureError when it is not a scalar with a gradient."""
+    if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
+        raise ClosureError(
+            "the closure must return the scalar loss of the batch just trained on, with its graph: "
+            "lambda: loss_fn(model(inputs), targets)"
+        )
+    return loss.reshape(())

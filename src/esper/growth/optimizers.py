@@ -1,0 +1,119 @@
+"""New parameters for optimizers that are already under way. Knows torch's optimizers, no grafts.
+
+Parameters join the list of an existing group: ``add_param_group`` breaks OneCycleLR and LambdaLR and lets others drift.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from esper.errors import OptimizerError
+
+REFUSED = {
+    torch.optim.LBFGS: "keeps one flat history of all parameters",
+    torch.optim.SparseAdam: "takes sparse gradients only",
+}
+STEP_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
+
+
+def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
+    """Raise OptimizerError when ``optimizer`` cannot take new parameters or does not train ``model``."""
+    for refused, reason in REFUSED.items():
+        if isinstance(optimizer, refused):
+            raise OptimizerError(f"{refused.__name__} cannot take new parameters: it {reason}; use AdamW or SGD")
+    own = {id(p) for p in model.parameters()}
+    if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
+        raise OptimizerError("the optimizer holds none of the model's parameters; pass the one that trains it")
+
+
+def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) -> Optimizer:
+    """An optimizer of the same class and options for other parameters: ``parameters[i]`` under the options of group i.
+
+    It shares nothing with the original: no state, no hooks, no scheduler's patches.
+    """
+    fresh = object.__new__(type(optimizer))
+    fresh.__dict__.update({k: v for k, v in vars(optimizer).items() if k not in ("step", "zero_grad")})
+    for name, value in vars(optimizer).items():
+        if isinstance(value, OrderedDict):
+            fresh.__dict__[name] = OrderedDict()
+    fresh.state = defaultdict(dict)
+    fresh.param_groups = [
+        {**group, "params": list(own)} for group, own in zip(optimizer.param_groups, parameters, strict=True)
+    ]
+    return fresh
+
+
+def follow(trial: Optimizer, optimizer: Optimizer) -> None:
+    """Give every group of ``trial`` the present options (learning rate and all) of the group that it was made from."""
+    for own, group in zip(trial.param_groups, optimizer.param_groups, strict=True):
+        own.update({name: value for name, value in group.items() if name != "params"})
+
+
+def assign(optimizer: Optimizer, exit_module: nn.Module, graft: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of ``graft`` by optimizer group: matrices go with the exit's weight, vectors with its bias."""
+    matrices = _group_of(optimizer, [p for p in exit_module.parameters() if p.dim() > 1])
+    vectors = _group_of(optimizer, [p for p in exit_module.parameters() if p.dim() <= 1], default=matrices)
+    groups: list[list[nn.Parameter]] = [[] for _ in optimizer.param_groups]
+    for parameter in graft.parameters():
+        groups[matrices if parameter.dim() > 1 else vectors].append(parameter)
+    return groups
+
+
+def accepts(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> str | None:
+    """Why the optimizer cannot step parameters of these shapes, found by one step of a throw-away copy; or ``None``."""
+    copies = [[nn.Parameter(torch.zeros_like(p)) for p in group] for group in groups]
+    for parameter in (p for group in copies for p in group):
+        parameter.grad = torch.ones_like(parameter)
+    try:
+        sibling(optimizer, copies).step()
+    except STEP_ERRORS as error:
+        return f"{type(optimizer).__name__} cannot take its parameters: {error}"
+    return None
+
+
+def adopt(optimizer: Optimizer, trial: Optimizer) -> None:
+    """Move the parameters of ``trial``, with their optimizer state, into the same groups of ``optimizer``."""
+    for group, own in zip(optimizer.param_groups, trial.param_groups, strict=True):
+        group["params"].extend(own["params"])
+    for parameter, state in trial.state.items():
+        optimizer.state[parameter] = state
+
+
+def join(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> None:
+    """Append parameters without state to the optimizer's groups."""
+    for group, own in zip(optimizer.param_groups, groups, strict=True):
+        group["params"].extend(own)
+
+
+def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Take parameters and their state out of the optimizer; unknown ones are ignored."""
+    gone = {id(p) for p in parameters}
+    for group in optimizer.param_groups:
+        for parameter in [p for p in group["params"] if id(p) in gone]:
+            optimizer.state.pop(parameter, None)
+        group["params"][:] = [p for p in group["params"] if id(p) not in gone]
+
+
+def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
+    """A copy of the optimizer's state for each parameter, in order; an empty one where there is none."""
+    return [
+        {k: v.detach().clone() if isinstance(v, torch.Tensor) else v for k, v in optimizer.state.get(p, {}).items()}
+        for p in parameters
+    ]
+
+
+def _group_of(optimizer: Optimizer, parameters: Sequence[nn.Parameter], *, default: int | None = None) -> int:
+    wanted = {id(p) for p in parameters}
+    for index, group in enumerate(optimizer.param_groups):
+        if any(id(p) in wanted for p in group["params"]):
+            return index
+    if default is not None:
+        return default
+    sizes = [sum(p.numel() for p in group["params"]) for group in optimizer.param_groups]
+    return sizes.index(max(sizes))

@@ -1,0 +1,98 @@
+"""What has been done to a model, as plain data, and how to do it again to a fresh one. Does not know why."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import nn
+
+from esper.blueprints.catalogue import build
+from esper.errors import CheckpointError, SiteError
+from esper.growth.optimizers import assign, dismiss, join
+from esper.growth.training import inner
+from esper.recipe import Recipe
+from esper.surgery.graft import Graft, attach, cut, like_host
+from esper.surgery.site import Port, Site
+
+Record = list[dict[str, Any]]
+
+
+def attached(site: Site, recipe: Recipe) -> dict[str, Any]:
+    """The record of one attachment."""
+    return {
+        "op": "attach",
+        "exit": site.exit,
+        "entry": site.entry,
+        "attachment": site.attachment,
+        "source": [site.source.kind, list(site.source.shape), site.source.batch_dim],
+        "target": [site.target.kind, list(site.target.shape), site.target.batch_dim],
+        "blueprint": recipe.blueprint,
+        "options": dict(recipe.options),
+    }
+
+
+def site_of(op: dict[str, Any]) -> Site:
+    """The site of an attachment."""
+    return Site(op["exit"], _port(op["source"]), _port(op["target"]), op["entry"], op["attachment"])
+
+
+def recipe_of(op: dict[str, Any]) -> Recipe:
+    """The recipe of an attachment."""
+    return Recipe.of(op["blueprint"], **op["options"])
+
+
+def graft_of(op: dict[str, Any], *, seed: int = 0) -> Graft:
+    """A fresh graft from the record of one attachment."""
+    site, recipe = site_of(op), recipe_of(op)
+    return Graft(build(recipe, site, seed=seed), site, recipe)
+
+
+def replay(model: nn.Module, record: Sequence[dict[str, Any]], optimizer: Any = None, before: Callable[[int], None] | None = None) -> None:
+    """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order in which they once did.
+
+    ``before`` is called with the index of each operation. Raises CheckpointError when the model has another architecture.
+    """
+    for index, op in enumerate(record):
+        if before is not None:
+            before(index)
+        try:
+            _redo(model, op, optimizer)
+        except (AttributeError, SiteError) as error:
+            raise CheckpointError(f"the growth record does not fit this model: {error}; build the model it was made with") from error
+
+
+def own_parameters(model: nn.Module, exit_name: str) -> list[nn.Parameter]:
+    """Parameters of a module's own path: not those of its grafts, nor any that another module reads too."""
+    module = model.get_submodule(exit_name)
+    own = list(module.parameters(recurse=False))
+    for other in model.modules():
+        if other is not module:
+            shared = {id(p) for p in other.parameters(recurse=False)}
+            own = [p for p in own if id(p) not in shared]
+    return own
+
+
+def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
+    if op["op"] == "cut":
+        cut(model, op["exit"])
+        if optimizer is not None:
+            dismiss(optimizer, own_parameters(model, op["exit"]))
+        return
+    graft = like_host(graft_of(op), model)
+    if optimizer is not None:
+        join(optimizer, assign(optimizer, model.get_submodule(op["exit"]), graft))
+    attach(model, graft)
+
+
+def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:
+    """Give an averaged copy of the model the same graft."""
+    twin = copy.deepcopy(graft)
+    attach(inner(averaged), twin)
+    return twin
+
+
+def _port(data: Sequence[Any]) -> Port:
+    kind, shape, batch_dim = data
+    return Port(kind, tuple(shape), batch_dim)

@@ -1,0 +1,35 @@
+"""What is trained, as the user handed it over. Does nothing with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+
+class Stateful(Protocol):
+    """A scheduler, a scaler, or anything else with a state dict."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The whole state, as plain data and tensors."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Continue from ``state_dict``."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained: the model, its optimizer, and what moves along with them."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    companions: tuple[Stateful, ...] = ()
+    averaged: tuple[nn.Module, ...] = ()
+
+
+def inner(averaged: nn.Module) -> nn.Module:
+    """The model inside an averaged copy."""
+    return averaged.module if isinstance(averaged, AveragedModel) else averaged

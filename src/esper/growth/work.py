@@ -1,0 +1,166 @@
+"""The state that the phases of growth share: sizes, counters, the record, and what is told to the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from esper.blueprints.catalogue import build, cost, offers
+from esper.controller.candidate import Candidate
+from esper.controller.judge import Judge, Verdict
+from esper.controller.rules import Controller, Pace, View
+from esper.events import AnyEvent, Attached, Judged, Signal
+from esper.growth.budget import Budget, Size
+from esper.growth.contender import Contender
+from esper.growth.guard import Guard
+from esper.growth.host import Host
+from esper.growth.optimizers import accepts, adopt, assign
+from esper.growth.record import attach_copy, attached
+from esper.growth.training import Training
+from esper.recipe import Recipe
+from esper.surgery.graft import Graft, all_grafts, attach, like_host
+from esper.surgery.site import Site
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change in a run."""
+
+    training: Training
+    host: Host
+    sites: tuple[Site, ...]
+    start: Size
+    pace: Pace
+    controller: Controller
+    judge: Judge
+    budget: Budget
+    recipes: tuple[Recipe, ...] | None
+    seed: int
+
+
+@dataclass
+class Tally:
+    """What is counted; plain data, saved as it is."""
+
+    step: int = 0
+    births: int = 0
+    tests: int = 0
+    refused_rounds: int = 0
+    params: int = 0
+    macs: int = 0
+    refusals: dict[str, int] = field(default_factory=dict)
+
+
+class Work:
+    """Set-up, tally, growth record and history of one run."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self.guard = Guard(setup.training, setup.host)
+        self.tally = Tally(params=setup.start.params, macs=setup.start.macs)
+        self.record: list[dict[str, Any]] = []
+        self.history: list[AnyEvent] = []
+        self.listeners: list[Callable[[AnyEvent], object]] = []
+
+    @property
+    def size(self) -> Size:
+        """The model as it is now."""
+        return Size(self.tally.params, self.tally.macs)
+
+    def emit(self, event: AnyEvent) -> None:
+        """Add an event to the history and tell everyone who asked."""
+        self.history.append(event)
+        for listener in self.listeners:
+            listener(event)
+
+    def view(self, signals: Sequence[Signal]) -> View:
+        """What the controller may know: every candidate that the budget allows, with its cost."""
+        candidates = [c for site in self.setup.sites for c in self._candidates(site) if not self._too_large(c)]
+        growth = {c.name: self.size.growth(Size(c.params, c.macs)) for c in candidates}
+        return View(candidates, signals, self.tally.refusals, growth)
+
+    def birth(self, candidate: Candidate) -> Graft:
+        """A fresh graft with initial values of its own."""
+        self.tally.births += 1
+        body = build(candidate.recipe, candidate.site, seed=self.setup.seed * 1_000_003 + self.tally.births)
+        return Graft(body, candidate.site, candidate.recipe)
+
+    def contender(self, name: str, grafts: Sequence[Graft], *, exclusive: bool = False) -> Contender:
+        """Grafts on trial, on the host's device and in its dtype."""
+        for graft in grafts:
+            like_host(graft, self.setup.host.model)
+            graft.train(self.setup.host.model.get_submodule(graft.site.exit).training)
+        return Contender(name, grafts, self.setup.host, self.setup.training.optimizer, exclusive=exclusive)
+
+    def unacceptable(self, graft: Graft) -> str | None:
+        """Why the optimizer could not train ``graft``; ``None`` if it can."""
+        optimizer = self.setup.training.optimizer
+        exit_module = self.setup.host.model.get_submodule(graft.site.exit)
+        return accepts(optimizer, assign(optimizer, exit_module, graft))
+
+    def attach(self, candidate: Candidate, contender: Contender) -> str:
+        """Let the winner of a trial join the live model, as trained, with its optimizer state; return its path."""
+        (graft,) = contender.grafts
+        self.guard.before_attach(self.tally.step)
+        path = attach(self.setup.host.model, graft)
+        adopt(self.setup.training.optimizer, contender.optimizer)
+        for averaged in self.setup.training.averaged:
+            attach_copy(averaged, graft)
+        self.guard.after_attach(candidate.site.exit)
+        self.record.append(attached(candidate.site, candidate.recipe))
+        self.grow(Size(candidate.params, candidate.macs))
+        self.emit(
+            Attached(
+                step=self.tally.step,
+                candidate=candidate.name,
+                path=path,
+                params=candidate.params,
+                macs=candidate.macs,
+                total_params=self.tally.params,
+                total_macs=self.tally.macs,
+            )
+        )
+        return path
+
+    def grow(self, added: Size) -> None:
+        """Change the size on the books."""
+        self.tally.params += added.params
+        self.tally.macs += added.macs
+
+    def judged(self, name: str, kind: str, verdict: Verdict) -> None:
+        """Tell the verdict."""
+        self.emit(Judged(step=self.tally.step, candidate=name, kind=kind, **vars(verdict)))
+
+    def too_late(self) -> bool:
+        """Whether a round begun now could not end before growth closes."""
+        pace = self.setup.pace
+        return pace.last is not None and self.tally.step + pace.round > pace.last
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tally, record and history as plain data."""
+        return {
+            "tally": vars(self.tally) | {"refusals": dict(self.tally.refusals)},
+            "record": list(self.record),
+            "history": msgspec.to_builtins(self.history),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from :meth:`state_dict`; the record is taken, not replayed."""
+        self.tally = Tally(**state["tally"])
+        self.record = list(state["record"])
+        self.history = msgspec.convert(state["history"], list[AnyEvent])
+
+    def _candidates(self, site: Site) -> list[Candidate]:
+        found = []
+        for recipe in offers(site, self.setup.recipes):
+            price = cost(recipe, site)
+            found.append(Candidate(site, recipe, price.params, price.macs))
+        return found
+
+    def _too_large(self, candidate: Candidate) -> bool:
+        setup = self.setup
+        end = self.size + Size(candidate.params, candidate.macs)
+        return setup.budget.refuses(setup.start, end, len(all_grafts(setup.host.model)) + 1) is not None

@@ -1,0 +1,110 @@
+"""Candidate bodies learn, behind the host, what the loss gradient asks for. Does not know the host or its optimizer.
+
+Each body ``b`` fits the normalised negative output gradient of its site from the site's input:
+``min mean (b(x) + g / rms(g))^2`` with ``g = dL/dz``. On held-out pairs its worth is the first-order gain of adding it,
+``a = mean <b(x), -g>``, times the share of the gradient that it explains, ``a * max(R2, 0)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from esper.surgery.capture import Pair
+from esper.surgery.site import Site
+
+LEARNING_RATE = 2e-3
+
+
+class Worth(NamedTuple):
+    """What held-out pairs say of one body: first-order gain, explained share, and their product."""
+
+    gain: float
+    r2: float
+
+    @property
+    def score(self) -> float:
+        """``gain * max(r2, 0)``."""
+        return self.gain * max(self.r2, 0.0)
+
+
+class Shadow:
+    """Several bodies, each at its own site, trained by one AdamW from the same stream of pairs.
+
+    The targets are normalised, so one learning rate serves every host. Sums are taken in float32. A pair whose
+    gradient is zero or not finite (an overflow step of mixed precision) is passed over.
+    """
+
+    def __init__(self, bodies: Mapping[str, tuple[Site, nn.Module]]) -> None:
+        self.bodies = dict(bodies)
+        self.num_updates = 0
+        self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE)
+
+    def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
+        """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name."""
+        with torch.enable_grad():
+            losses = [loss for name in self.bodies for loss in self._losses(name, pairs)]
+            if losses:
+                self._optimizer.zero_grad()
+                torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                self._optimizer.step()
+        self.num_updates += 1
+
+    @torch.no_grad()
+    def worth(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Worth]:
+        """First-order gain and explained share of each body on ``pairs`` (per-example gradients, keyed by site)."""
+        return {name: self._worth(name, pairs) for name in self.bodies}
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Drop every body that is not among ``names``; the others keep their optimizer state."""
+        kept = set(names)
+        for name in [name for name in self.bodies if name not in kept]:
+            for parameter in self.bodies.pop(name)[1].parameters():
+                self._optimizer.state.pop(parameter, None)
+        self._optimizer.param_groups[0]["params"] = self._groups()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Updates made, every body's tensors and the optimizer's state."""
+        bodies = {name: body.state_dict() for name, (_, body) in self.bodies.items()}
+        return {"num_updates": self.num_updates, "bodies": bodies, "optimizer": self._optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from :meth:`state_dict` of a shadow with the same bodies."""
+        self.num_updates = state["num_updates"]
+        for name, (_, body) in self.bodies.items():
+            body.load_state_dict(state["bodies"][name])
+        self._optimizer.load_state_dict(state["optimizer"])
+
+    def _groups(self) -> list[nn.Parameter]:
+        return [parameter for _, body in self.bodies.values() for parameter in body.parameters()]
+
+    def _losses(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> list[Tensor]:
+        site, body = self.bodies[name]
+        chosen = pairs.get(site.name, ())
+        return [loss / len(chosen) for x, g, _ in chosen if (loss := _fit_loss(body, x, g)) is not None]
+
+    def _worth(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> Worth:
+        site, body = self.bodies[name]
+        chosen = [(x.float(), -g.float()) for x, g, _ in pairs.get(site.name, ())]
+        if not chosen:
+            return Worth(0.0, 0.0)
+        squares = sum(float(g.square().sum()) for _, g in chosen)
+        sigma = (squares / sum(g.numel() for _, g in chosen)) ** 0.5
+        if not 0.0 < sigma < float("inf"):
+            return Worth(0.0, 0.0)
+        fits = [(body(x), g) for x, g in chosen]
+        gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(x.shape[site.source.batch_dim] for x, _ in chosen)
+        error = sum(float((fit - g / sigma).square().sum()) for fit, g in fits)
+        return Worth(gain, 1.0 - error / (squares / sigma**2))
+
+
+def _fit_loss(body: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
+    x, g = x.float(), g.float()
+    rms = g.square().mean().sqrt()
+    if not bool(torch.isfinite(rms)) or float(rms) == 0.0:
+        return None
+    loss: Tensor = (body(x) + g / rms).square().mean()
+    return loss

@@ -1,0 +1,284 @@
+"""Turns grafts into plain PyTorch: afterwards no module's class and no hook is defined in esper.
+
+A graft at one module becomes a ``torch.fx.GraphModule`` in that module's place. A graft across a span is written into the
+forward pass of the smallest module that holds both ends. Does not know why a graft is there.
+"""
+
+from __future__ import annotations
+
+import inspect
+import operator
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from esper.errors import SiteError
+from esper.surgery.graft import Graft, Grafts, grafts_of, is_cut, release
+from esper.surgery.structure import first_input, first_output
+
+PLAIN = (bool, int, float, str, tuple)
+
+
+class Form(NamedTuple):
+    """How an exit module was called: the parameter that the grafts read, and what it returned.
+
+    ``items`` are the keys or positions of a collection's items (none for a tensor), ``item`` the one that grafts add to,
+    ``kind`` the collection's class.
+    """
+
+    parameter: str
+    items: tuple[int | str, ...]
+    item: int | str | None
+    kind: type
+
+
+class _End(NamedTuple):
+    """One exit module and what was attached there."""
+
+    exit: str
+    cut: bool
+    grafts: list[Graft]
+
+    @property
+    def has_span(self) -> bool:
+        """Whether one of the grafts reads the input of another module."""
+        return any(graft.site.is_span for graft in self.grafts)
+
+    @property
+    def parent(self) -> str:
+        """Name of the smallest module that holds all ends."""
+        parents = [common_parent(graft.site.entry, self.exit) for graft in self.grafts]
+        return min(parents, key=len)
+
+
+def fold(model: nn.Module, run: Callable[[], object]) -> int:
+    """Fold every graft of ``model`` in place and return how many there were.
+
+    ``run`` makes one forward pass or more; it is watched to see how the grown modules are called. The function
+    computed stays the same, up to rounding.
+    """
+    exits = [name for name, module in model.named_modules() if isinstance(module._modules.get("grafts"), Grafts)]
+    if not exits:
+        return 0
+    forms = _observe(model, exits, run)
+    ends = [_End(name, is_cut(model, name), release(model, name)) for name in exits]
+    for end in ends:
+        if not end.has_span:
+            _replace(model, end.exit, _grown(model.get_submodule(end.exit), end, forms[end.exit]))
+    _fold_spans(model, [end for end in ends if end.has_span])
+    return sum(len(end.grafts) for end in ends)
+
+
+def obstacle(model: nn.Module, entry: str, exit_name: str) -> str | None:
+    """Why a graft from the input of ``entry`` to the output of ``exit_name`` could not be folded; ``None`` if it could."""
+    parent = common_parent(entry, exit_name)
+    module = model.get_submodule(parent)
+    inside = _relative(entry, parent), _relative(exit_name, parent)
+    codes = set()
+    try:
+        for training in (True, False):
+            graph = _trace(module, inside, training)
+            codes.add(str(graph))
+            if not all(any(n.op == "call_module" and n.target == name for n in graph.nodes) for name in inside):
+                return f"{parent or 'the model'} does not call both ends of the span in one place"
+    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
+        return f"the forward of {parent or 'the model'} cannot be traced ({type(error).__name__})"
+    return None if len(codes) == 1 else f"the forward of {parent or 'the model'} depends on train or eval mode"
+
+
+def common_parent(entry: str, exit_name: str) -> str:
+    """Name of the smallest module that holds both; "" is the model itself."""
+    shared = []
+    for a, b in zip(entry.split(".")[:-1], exit_name.split(".")[:-1], strict=False):
+        if a != b:
+            break
+        shared.append(a)
+    return ".".join(shared)
+
+
+def _observe(model: nn.Module, exits: list[str], run: Callable[[], object]) -> Mapping[str, Form]:
+    forms: dict[str, Form] = {}
+    handles = []
+    for name in exits:
+
+        def watch(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
+            forms[name] = _form(module, args, kwargs, output)
+
+        handles.append(model.get_submodule(name).register_forward_hook(watch, with_kwargs=True))
+    try:
+        run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [name for name in exits if name not in forms]
+    if missing:
+        raise SiteError(f"{missing[0]} carries a graft but was not called; it cannot be folded")
+    return forms
+
+
+def _form(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Form:
+    bound = inspect.signature(module.forward).bind(*args, **kwargs)
+    source = first_input(args, kwargs)
+    parameter = next((name for name, value in bound.arguments.items() if value is source), "")
+    target = first_output(output)
+    if isinstance(output, Tensor):
+        return Form(parameter, (), None, Tensor)
+    pairs = list(output.items() if isinstance(output, Mapping) else enumerate(output))
+    item = next(key for key, value in pairs if value is target)
+    return Form(parameter, tuple(key for key, _ in pairs), item, type(output))
+
+
+def _grown(host: nn.Module, end: _End, form: Form) -> fx.GraphModule:
+    """A module that does what ``host`` with its grafts did."""
+    graph = fx.Graph()
+    inputs = _placeholders(graph, host)
+    root: dict[str, Any] = {f"grafts.{index}": graft.body for index, graft in enumerate(end.grafts)}
+    own = None if end.cut and form.item is None else _own_path(graph, host, inputs, root)
+    z = own if form.item is None or own is None else graph.call_function(operator.getitem, (own, form.item))
+    total = None if end.cut else z
+    for index, graft in enumerate(end.grafts):
+        x = total if graft.site.attachment == "after" else inputs[form.parameter]
+        total = _add(graph, total, graph.call_module(f"grafts.{index}", (x,)))
+    graph.output(total if form.item is None else _rebuild(graph, own, form, total))
+    grown = fx.GraphModule(root, graph, type(host).__name__)
+    grown.__dict__.update({k: v for k, v in vars(host).items() if isinstance(v, PLAIN) and k not in vars(grown)})
+    return grown.train(host.training)
+
+
+def _placeholders(graph: fx.Graph, host: nn.Module) -> dict[str, fx.Node]:
+    nodes = {}
+    for name, parameter in inspect.signature(host.forward).parameters.items():
+        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            raise SiteError(f"{type(host).__name__}.forward takes *args or **kwargs: a graft at it cannot be folded")
+        default = () if parameter.default is inspect.Parameter.empty else (parameter.default,)
+        nodes[name] = graph.create_node("placeholder", name, default)
+    return nodes
+
+
+def _own_path(graph: fx.Graph, host: nn.Module, inputs: dict[str, fx.Node], root: dict[str, Any]) -> fx.Node:
+    """The host's own computation; layers that are one function of their weights keep the names of these."""
+    call = _functional(host)
+    if call is None:
+        root["host"] = host
+        return graph.call_module("host", (), dict(inputs))
+    root.update({name: p for name, p in host.named_parameters(recurse=False)})
+    weights = [graph.get_attr(name) if name in root else None for name in ("weight", "bias")]
+    function, rest = call
+    return graph.call_function(function, (*inputs.values(), *weights, *rest))
+
+
+def _functional(host: nn.Module) -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
+    if host._forward_hooks or host._forward_pre_hooks or host._modules or "forward" in vars(host):
+        return None
+    if type(host) is nn.Linear:
+        return F.linear, ()
+    for kind, function in ((nn.Conv1d, F.conv1d), (nn.Conv2d, F.conv2d)):
+        if type(host) is kind and host.padding_mode == "zeros":
+            return function, (host.stride, host.padding, host.dilation, host.groups)
+    return None
+
+
+def _add(graph: fx.Graph, total: fx.Node | None, update: fx.Node) -> fx.Node:
+    if total is None:
+        return update
+    return graph.call_function(operator.add, (total, graph.call_method("type_as", (update, total))))
+
+
+def _rebuild(graph: fx.Graph, own: fx.Node | None, form: Form, total: fx.Node | None) -> Any:
+    items = {
+        key: total if key == form.item else graph.call_function(operator.getitem, (own, key))  # type: ignore[arg-type]
+        for key in form.items
+    }
+    if issubclass(form.kind, Mapping):
+        return items
+    if form.kind is list:
+        return list(items.values())
+    if form.kind is tuple:
+        return tuple(items.values())
+    return graph.call_function(form.kind, tuple(items.values()))
+
+
+def _fold_spans(model: nn.Module, spans: list[_End]) -> None:
+    """Write spans into the forward pass of the modules that hold their ends, innermost first."""
+    by_parent: dict[str, list[_End]] = defaultdict(list)
+    for span in spans:
+        model.get_submodule(span.exit).add_module("grafts", nn.ModuleList(graft.body for graft in span.grafts))
+        by_parent[span.parent].append(span)
+    for parent in sorted(by_parent, key=lambda name: -name.count(".") - bool(name)):
+        _rewrite(model.get_submodule(parent), parent, by_parent[parent])
+
+
+def _rewrite(module: nn.Module, parent: str, spans: list[_End]) -> None:
+    ends = [name for span in spans for graft in span.grafts for name in (graft.site.entry, span.exit)]
+    graph = _trace(module, [_relative(name, parent) for name in ends], module.training)
+    for span in spans:
+        _write(graph, span, parent)
+    grown = fx.GraphModule(module, graph, type(module).__name__)
+    grown.graph.eliminate_dead_code()
+    grown.recompile()
+    vars(module)["forward"] = grown.forward
+
+
+def _write(graph: fx.Graph, span: _End, parent: str) -> None:
+    path = _relative(span.exit, parent)
+    end = _node(graph, path)
+    last, total = end, None if span.cut else end
+    ours = []
+    for index, graft in enumerate(span.grafts):
+        read = (total or end) if graft.site.attachment == "after" else _entry(graph, graft, parent)
+        with graph.inserting_after(last):
+            last = graph.call_module(f"{path}.grafts.{index}", (read,))
+            ours.append(last)
+        if total is None:
+            total = last
+            continue
+        with graph.inserting_after(last):
+            last = graph.call_method("type_as", (last, total))
+            ours.append(last)
+        with graph.inserting_after(last):
+            last = total = graph.call_function(operator.add, (total, last))
+            ours.append(last)
+    end.replace_all_uses_with(last, delete_user_cb=lambda user: user not in ours)
+
+
+def _entry(graph: fx.Graph, graft: Graft, parent: str) -> fx.Node:
+    node = _node(graph, _relative(graft.site.entry, parent))
+    return next(arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node))
+
+
+def _node(graph: fx.Graph, name: str) -> fx.Node:
+    return next(node for node in graph.nodes if node.op == "call_module" and node.target == name)
+
+
+def _trace(module: nn.Module, inside: Sequence[str], training: bool) -> fx.Graph:
+    """The graph of ``module``'s forward; every submodule is one node, except those that hold a name of ``inside``."""
+    flags = [(m, m.training) for m in module.modules()]
+    tracer = _Tracer(tuple(inside))
+    try:
+        for m, _ in flags:
+            m.training = training
+        return tracer.trace(module)
+    finally:
+        for m, training in flags:
+            m.training = training
+
+
+class _Tracer(fx.Tracer):
+    def __init__(self, inside: tuple[str, ...]) -> None:
+        super().__init__()
+        self._inside = inside
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        return not any(name.startswith(f"{module_qualified_name}.") for name in self._inside)
+
+
+def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, module)
+
+
+def _relative(name: str, parent: str) -> str:
+    return name[len(parent) + 1 :] if parent else name
