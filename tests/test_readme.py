@@ -7,10 +7,15 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer.main
+
+from esper.apps.cli import app
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REPOSITORY.glob("docs/*.md"))]
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = typer.main.get_command(app).commands
+MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
 LANGUAGES = {"python", "console", "text"}
 
 
@@ -20,9 +25,8 @@ def _blocks(page: Path, language: str) -> list[str]:
 
 def _commands() -> list[str]:
     lines = [line for page in PAGES for block in _blocks(page, "console") for line in block.splitlines()]
-    return sorted(
-        {line.removeprefix("$ ").partition("  #")[0].strip() for line in lines if line.startswith("$ ")}
-    )
+    assert all(line.startswith("$ ") for line in lines)
+    return sorted({line.removeprefix("$ ").partition("  #")[0].strip() for line in lines})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -54,13 +58,13 @@ def test_every_command_can_be_given(command):
     program, *words = shlex.split(command)
     match program:
         case "make":
-            targets = re.findall(
-                r"^([a-z]+):", (REPOSITORY / "Makefile").read_text(encoding="utf-8"), re.MULTILINE
-            )
+            targets = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
             assert set(words) <= set(targets)
         case "pip":
             assert words == ["install", "-c", "constraints.txt", "-e", ".[all]"]
         case ".venv/bin/pre-commit":
             assert words == ["install"]
+        case "esper":
+            COMMANDS[words[0]].make_context(words[0], words[1:])
         case _:
             pytest.fail(f"nobody checks that `{command}` works")
