@@ -185,9 +185,9 @@ def _memory(tensor: Tensor) -> Tensor:
 
 def _refill(now: dict[Any, Any], then: dict[Any, Any]) -> None:
     now.update(then)
-    if len(now) != len(then):
-        for key in now.keys() - then.keys():
-            del now[key]
+    if list(now) != list(then):
+        now.clear()
+        now.update(then)
 
 
 def _refill_list(now: list[Any], then: list[Any]) -> None:
