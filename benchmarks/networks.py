@@ -92,7 +92,19 @@ def reinitialised(model: nn.Module) -> nn.Module:
         elif isinstance(module, nn.MultiheadAttention):
             module._reset_parameters()
         elif list(module.parameters(recurse=False)):
-            raise ValueError(
-                f"{name or 'the model'} ({type(module).__name__}) owns parameters that cannot be redrawn"
-            )
+            _redraw(name, module)
     return fresh
+
+
+def _redraw(name: str, module: nn.Module) -> None:
+    """A folded linear or convolutional layer keeps bare ``weight`` and ``bias``: redraw them as torch draws these."""
+    own = dict(module.named_parameters(recurse=False))
+    weight = own.pop("weight", None)
+    if weight is None or weight.dim() < 2 or own.keys() - {"bias"}:
+        raise ValueError(
+            f"{name or 'the model'} ({type(module).__name__}) owns parameters that cannot be redrawn"
+        )
+    nn.init.kaiming_uniform_(weight, a=5**0.5)
+    for bias in own.values():
+        bound = weight[0].numel() ** -0.5
+        nn.init.uniform_(bias, -bound, bound)

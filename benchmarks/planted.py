@@ -2,7 +2,7 @@
 
 A random ReLU teacher labels normal inputs; the student has three hidden layers and starts narrow somewhere.
 The teacher is wide at first and narrow after (96-4-16), so that at 3,000 parameters the shape of a static net
-matters: uniform nets (32-32-32) lose 3.5 points to wide-first ones (64-16-16; two seeds, static nets alone).
+matters: uniform nets (32-32-32) lose 4.2 ± 0.6 points to wide-first ones (64-16-16; four teachers, 6,000 steps).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.arms import Plan, Row, batches, static_arm, step_flops, train
@@ -141,6 +141,17 @@ def test_reinitialised_draws_every_weight_anew_and_refuses_what_it_cannot_draw()
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
     with pytest.raises(ValueError, match="cannot be redrawn"):
         reinitialised(model)
+
+
+def test_reinitialised_redraws_bare_weights_as_torch_draws_those_of_a_layer() -> None:
+    layer = nn.Linear(5, 4)
+    folded = fx.GraphModule({"weight": layer.weight, "bias": layer.bias}, fx.Graph())
+    torch.manual_seed(3)
+    fresh = dict(reinitialised(folded).named_parameters())
+    torch.manual_seed(3)
+    drawn = nn.Linear(5, 4)
+    assert torch.equal(fresh["weight"], drawn.weight)
+    assert torch.equal(fresh["bias"], drawn.bias)
 
 
 @pytest.mark.parametrize(
