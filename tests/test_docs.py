@@ -36,7 +36,7 @@ def test_every_command_and_option_stands_on_the_page(command):
 @pytest.mark.parametrize("name", [name for name in esper.__all__ if name != "__version__"])
 def test_every_public_name_stands_in_the_reference(name):
     home = esper._HOME[name]
-    assert f"::: {home}.{name}\n" in _page("api.md")
+    assert re.search(rf"^::: {home}(\.{name})?$", _page("api.md"), re.MULTILINE)
 
 
 def test_every_event_stands_in_the_reference_and_says_what_it_is():
