@@ -14,6 +14,7 @@ from esper.apps.display import make_display
 from esper.settings import project_home
 from esper.training.ending import conclude
 from esper.training.progress import Progress
+from esper.training.report import write_report
 from esper.training.run import RunFolder, Settings
 from esper.training.session import begin, resume
 from esper.training.trainer import Trainer
@@ -59,7 +60,7 @@ def _train(trainer: Trainer, *, quiet: bool) -> int:
     finally:
         run.unlock()
     print("\n".join(verdict(record, run.read_events())))
-    print(f"Run folder: {run.path}")
+    print(f"Report: {write_report(run.path)}")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import msgspec
 
@@ -46,9 +46,10 @@ class Journal:
         except OSError as error:
             raise RunError(f"cannot write {self._path}: {error.strerror}") from error
 
-    def close(self) -> None:
-        """Flush and close."""
-        self.flush()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         self._file.close()
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from esper.errors import ConfigurationError, DataError
+from esper.growth.budget import Budget
 from esper.growth.held_out import HeldOut, PerExample, held_out
 from esper.training.data import Data, Rows, take
 from esper.training.metric import ACCURACY, RMSE, Metric
@@ -50,6 +51,7 @@ class Task:
         metric: ``None`` takes accuracy for integer targets and the root mean squared error for others.
         make_optimizer: from parameters to an optimizer.
         make_scheduler: from optimizer and number of steps to a scheduler that is stepped after every step.
+        budget: how large growth may make the model.
         references: test scores of other models on the same split, by name; asked for once, at the end.
         preparation: how rows of a table become tensors; kept with the run for ``esper predict``.
     """
@@ -64,6 +66,7 @@ class Task:
     total_steps: int = 2_000
     make_optimizer: Callable[[Iterator[nn.Parameter]], torch.optim.Optimizer] = adamw
     make_scheduler: Callable[[torch.optim.Optimizer, int], LRScheduler] = constant_then_cosine
+    budget: Budget = Budget()  # noqa: RUF009 - frozen
     references: Callable[[], Mapping[str, float]] | None = None
     preparation: Preparation | None = None
 

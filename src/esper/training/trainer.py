@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,7 @@ class Trainer:
         self._order = Order(len(task.sets.train[-1]), task.batch_size, seed=seed)
         self._listeners: list[Listener] = []
         self._journals: tuple[Journal, Journal] | None = None
+        self._sizes = [0, 0]
         self._loss = math.nan
         self._held_out: tuple[float | None, float | None] = (None, None)
         self._params = num_params(self.model)
@@ -80,33 +82,25 @@ class Trainer:
         ``should_stop`` is asked after every step. Raises ``DataError`` when two losses in a row are not
         finite.
         """
-        if self._journals is None:
-            self._journals = self._open_journals([0, 0])
-        if self.step == 0:
-            self._begin()
-        started = time.monotonic() - self.seconds
-        while self.step < self.task.total_steps:
-            self._advance()
-            self.seconds = time.monotonic() - started
-            stop = should_stop()
-            if stop or self.step % self.pace.save == 0 or self.step == self.task.total_steps:
-                self.save()
-            if stop:
-                break
+        with self._open_journals():
+            if self.step == 0:
+                self._begin()
+            self._take_steps(should_stop)
         return self.step >= self.task.total_steps
 
     def finish(self) -> nn.Module:
-        """End growth, fold the grafts and close the journals; the finished model."""
-        model = self.model if self.grower is None else self.grower.finish()
-        for journal in self._journals or ():
-            journal.close()
+        """End growth and fold the grafts; the finished model."""
+        if self.grower is None:
+            return self.model
+        with self._open_journals():
+            model: nn.Module = self.grower.finish()
         return model
 
     def save(self) -> None:
         """Write the checkpoint. Raises ``CheckpointError`` when the disk refuses; the one before it stays."""
         assert self._journals is not None
-        sizes = [journal.flush() for journal in self._journals]
-        checkpoint.write(self.run.checkpoint, {**self._state(), "journals": sizes})
+        self._sizes = [journal.flush() for journal in self._journals]
+        checkpoint.write(self.run.checkpoint, {**self._state(), "journals": self._sizes})
 
     def restore(self) -> None:
         """Go back to the checkpoint of the run folder; what the journals say of later steps is cut off."""
@@ -115,7 +109,7 @@ class Trainer:
             self._load(state)
         except (KeyError, RuntimeError, ValueError) as error:
             raise CheckpointError(f"{self.run.checkpoint} does not fit this task: {error}") from error
-        self._journals = self._open_journals(state["journals"])
+        self._sizes = state["journals"]
 
     def _begin(self) -> None:
         """Measure and save once before the first step: what cannot work fails here."""
@@ -123,6 +117,16 @@ class Trainer:
         self._held_out = self.task.evaluate(self.model, self.task.sets.held_out)
         self._journals[0].append(self._measured(None))
         self.save()
+
+    def _take_steps(self, should_stop: Callable[[], bool]) -> None:
+        started = time.monotonic() - self.seconds
+        stop = False
+        while self.step < self.task.total_steps and not stop:
+            self._advance()
+            self.seconds = time.monotonic() - started
+            stop = should_stop()
+            if stop or self.step % self.pace.save == 0 or self.step == self.task.total_steps:
+                self.save()
 
     def _advance(self) -> None:
         self.step += 1
@@ -177,8 +181,15 @@ class Trainer:
         for listener in self._listeners:
             listener(news)
 
-    def _open_journals(self, sizes: list[int]) -> tuple[Journal, Journal]:
-        return Journal(self.run.metrics, size=sizes[0]), Journal(self.run.events, size=sizes[1])
+    @contextmanager
+    def _open_journals(self) -> Iterator[None]:
+        """Open them where the last checkpoint left them."""
+        metrics, events = self.run.metrics, self.run.events
+        with Journal(metrics, size=self._sizes[0]) as first, Journal(events, size=self._sizes[1]) as second:
+            self._journals = (first, second)
+            yield
+            self._sizes = [first.flush(), second.flush()]
+            self._journals = None
 
     def _make_grower(self, seed: int) -> Any:
         from esper.growth.grower import Grower
@@ -188,6 +199,7 @@ class Trainer:
             self.optimizer,
             evaluate=self.task.evaluator(self.task.sets.held_out),
             total_steps=self.task.total_steps,
+            budget=self.task.budget,
             scheduler=self.scheduler,
             seed=seed,
         )
