@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from esper.errors import ClosureError
 from esper.surgery import isolation
-from esper.surgery.isolation import isolated, random_streams, unchanged
+from esper.surgery.isolation import isolated, unchanged
 from esper.surgery.sites import discover
 from esper.surgery.structure import first_output, with_first_output
 from esper.surgery.trace import trace
@@ -41,7 +41,7 @@ class State:
         found: list[Any] = []
         attributes = [{k: v for k, v in vars(m).items() if not k.startswith("_")} for m in model.modules()]
         moments = list(optimizer.state_dict()["state"].values())
-        streams = [state for _, state in random_streams()]
+        streams = [random.getstate(), np.random.get_state(), torch.get_rng_state()]
         _flatten([dict(model.state_dict()), attributes, moments, streams], found)
         tensors = tuple(item.detach().clone() for item in found if isinstance(item, Tensor))
         return cls(tensors, tuple(item for item in found if not isinstance(item, Tensor)))

@@ -6,24 +6,23 @@ what a forward pass changes by right; `unchanged` refuses what a closure must ne
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from esper.errors import ClosureError
+from esper.surgery.random_streams import Kept, random_streams
 
 # What every module has in its ``__dict__``; the rest belongs to the author of the module.
 _FRAMEWORK = frozenset(vars(nn.Module()))
 _ATOMS = frozenset({bool, int, float, complex, str, bytes, type(None)})
 
-# What to call with a saved state to have it back, and that state.
-Kept = tuple[Callable[[Any], object], Any]
+# The ``__dict__`` of a module, and what its author put there that can change without being bound anew.
+_Held = tuple[dict[str, Any], list[Any]]
 
 
 @contextmanager
@@ -41,7 +40,8 @@ def isolated(model: nn.Module, *, eval_mode: bool = False) -> Iterator[None]:
     nested.
     """
     modules = _modules_of(model)
-    kept = [*_attributes(modules), *_tensors(modules), *random_streams()]
+    held = [(vars(module), _own(vars(module))) for module in modules]
+    kept = [*_attributes(held), *_tensors(held), *random_streams()]
     torch.clear_autocast_cache()
     try:
         if eval_mode:
@@ -76,17 +76,6 @@ def unchanged(model: nn.Module) -> Iterator[None]:
             f"the closure changed {_shortened(changed)}. It may only run the forward pass and return the "
             "loss: leave backward() and optimizer.step() outside of it. Everything has been put back."
         )
-
-
-def random_streams() -> Iterator[Kept]:
-    """The state of every random stream a training loop may draw from, each with the function that sets it."""
-    yield random.setstate, random.getstate()
-    yield np.random.set_state, np.random.get_state(legacy=False)
-    yield torch.set_rng_state, torch.get_rng_state()
-    for generator in torch.cuda.default_generators:  # none before CUDA is first used
-        yield generator.set_state, generator.get_state()
-    if torch.backends.mps.is_available():
-        yield torch.mps.set_rng_state, torch.mps.get_rng_state()
 
 
 class _Slots:
@@ -137,31 +126,29 @@ def _modules_of(model: nn.Module) -> list[nn.Module]:
     return found
 
 
-def _attributes(modules: list[nn.Module]) -> Iterator[Kept]:
+def _own(attributes: dict[str, Any]) -> list[Any]:
+    return [v for key, v in attributes.items() if type(v) not in _ATOMS and key not in _FRAMEWORK]
+
+
+def _attributes(held: list[_Held]) -> Iterator[Kept]:
     """What every attribute and buffer name is bound to, and the items of collections held as attributes."""
-    for module in modules:
-        attributes = vars(module)
+    for attributes, own in held:
         yield partial(_refill, attributes), attributes.copy()
         buffers = attributes["_buffers"]
         yield partial(_refill, buffers), buffers.copy()
-        for value in _own(attributes):
+        for value in own:
             if type(value) in _REFILLS:
                 yield partial(_REFILLS[type(value)], value), value.copy()
 
 
-def _tensors(modules: list[nn.Module]) -> Iterator[Kept]:
+def _tensors(held: list[_Held]) -> Iterator[Kept]:
     """Values of buffers and of tensors held as attributes. Parameters are the optimizer's business."""
-    for module in modules:
-        attributes = vars(module)
-        for tensor in _tensors_among([*attributes["_buffers"].values(), *_own(attributes)]):
-            # Writing through ``.data`` raises no version: a graph that the user still holds stays valid.
-            memory = _memory(tensor.data)
-            yield memory.copy_, memory.clone()
-
-
-def _own(attributes: dict[str, Any]) -> list[Any]:
-    """What the module's author added to it and what can change without being bound anew."""
-    return [v for key, v in attributes.items() if type(v) not in _ATOMS and key not in _FRAMEWORK]
+    for attributes, own in held:
+        for tensor in (*attributes["_buffers"].values(), *_tensors_among(own)):
+            if tensor is not None:
+                # Writing through ``.data`` raises no version: a graph that the user still holds stays valid.
+                memory = _memory(tensor.data)
+                yield memory.copy_, memory.clone()
 
 
 def _tensors_among(values: Iterable[object]) -> Iterator[Tensor]:
