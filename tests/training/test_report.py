@@ -233,6 +233,7 @@ def test_headline_and_story_say_what_grew_what_it_bought_and_what_was_refused(tm
     assert "lowered the loss by 0.241 (at the least 0.149; the price was 0.012)" in text
     assert "At step 1,500 the own path of l1 was cut" in text
     assert "3 proposals were refused and left no trace." in text
+    assert "Growth ended at step 3,600: 60 % of the steps are over." in text
     assert "is ahead of the best ordinary model, gradient boosting (68.9 %)" in text
 
 
@@ -263,6 +264,13 @@ def test_an_ordinary_model_that_wins_is_said_to_win(
     result = _run()["result"] | {"metric": metric, "baselines": baselines}
     page = report.write_report(synthetic_run(tmp_path, result=result, metric=metric, direction=direction))
     assert sentence in _text(page)
+
+
+def test_a_run_without_growth_does_not_claim_that_nothing_was_worth_it(tmp_path: Path) -> None:
+    settings_ = _run()["settings"] | {"growth": False}
+    text = _text(report.write_report(_write(tmp_path, _run() | {"settings": settings_}, [], [])))
+    assert "Growth was switched off: 88.1 % test accuracy" in text
+    assert "the network is ahead" in text
 
 
 def test_a_run_in_which_nothing_grew_says_so(tmp_path: Path) -> None:

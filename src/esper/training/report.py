@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
@@ -23,7 +22,6 @@ import numpy.typing as npt
 
 from esper import events as facts
 from esper.errors import RunError
-from esper.training.journal import read_lines
 from esper.training.run import Measured, Record, RunFolder
 
 MAX_POINTS = 2_000
@@ -42,7 +40,7 @@ def write_report(run_folder: Path) -> Path:
     Raises ``RunError`` when ``run.json`` is missing or a file is damaged. A last line that was cut off is left out.
     """
     folder = RunFolder(run_folder)
-    page = _render(folder.load(), list(read_lines(folder.metrics, Measured)), _events(folder.events))
+    page = _render(folder.load(), folder.read_metrics(), _events(folder))
     target, draft = run_folder / "report.html", run_folder / "report.html.part"
     try:
         draft.write_text(page, encoding="utf-8")
@@ -52,20 +50,11 @@ def write_report(run_folder: Path) -> Path:
     return target
 
 
-def _events(path: Path) -> list[facts.AnyEvent]:
-    """The journal of growth. JSON has no infinity: a number that was not finite rests as null, and is nan again."""
+def _events(folder: RunFolder) -> list[facts.AnyEvent]:
     try:
-        return [msgspec.convert(_nan_for_null(line), facts.AnyEvent) for line in read_lines(path, dict)]
+        return folder.read_events()
     except msgspec.ValidationError as error:
-        raise RunError(f"{path} is not what this version of esper writes: {error}") from error
-
-
-def _nan_for_null(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _nan_for_null(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_nan_for_null(inner) for inner in value]
-    return math.nan if value is None else value
+        raise RunError(f"{folder.events} is not what this version of esper writes: {error}") from error
 
 
 # Curves
@@ -175,8 +164,11 @@ def headline(run: Record, events: Sequence[facts.AnyEvent], reached: int) -> str
         state = {"failed": "Failed", "interrupted": "Interrupted"}.get(run.status, "Still training")
         return f"{state} at step {reached:,} of {run.total_steps:,}: {number} so far."
     score = f"{amount(result.test, result.metric)} test {result.metric} with {result.params_end:,} parameters"
-    verdict = f"{number.capitalize()} earned {'their' if grafts > 1 else 'its'} keep"
-    return f"{verdict if grafts else 'Nothing was worth growing'}: {score}."
+    if not grafts:
+        return (
+            f"{'Nothing was worth growing' if run.settings.growth else 'Growth was switched off'}: {score}."
+        )
+    return f"{number.capitalize()} earned {'their' if grafts > 1 else 'its'} keep: {score}."
 
 
 def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
@@ -190,6 +182,11 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
         *(_taken_out(change) for change in standing(events) if isinstance(change, facts.Cut)),
         *(_put_back(fact) for fact in events if isinstance(fact, facts.RolledBack)),
         *([f"{refused} {proposals} refused and left no trace."] if refused else []),
+        *(
+            f"Growth ended at step {fact.step:,}: {fact.reason}."
+            for fact in events
+            if isinstance(fact, facts.Ended)
+        ),
         *_comparison(run),
     ]
 
@@ -224,7 +221,8 @@ def _comparison(run: Record) -> list[str]:
     best, score = max(result.baselines.items(), key=lambda pair: sign * pair[1])
     ahead = "is ahead of" if sign * result.test > sign * score else "is not ahead of"
     model = f"{best} ({amount(score, result.metric)})"
-    return [f"On the same split the grown network {ahead} the best ordinary model, {model}."]
+    network = "grown network" if run.settings.growth else "network"
+    return [f"On the same split the {network} {ahead} the best ordinary model, {model}."]
 
 
 def tiles(run: Record, metrics: Sequence[Measured], events: Sequence[facts.AnyEvent]) -> list[Tile]:

@@ -4,19 +4,20 @@ const PRINTED_WIDTH = 680; // CSS pixels between the margins of A4 and Letter
 
 function drawComparison(host, data) {
   const { result } = data.run;
+  const own = data.run.settings.growth ? "grown network" : "network";
   const higher = data.run.direction === "higher";
   const known = Object.entries(result?.baselines ?? {});
   if (!known.length) return;
-  const all = [["grown network", result.test], ...known].sort(([, a], [, b]) => (higher ? b - a : a - b));
+  const all = [[own, result.test], ...known].sort(([, a], [, b]) => (higher ? b - a : a - b));
   const most = Math.max(...all.map(([, score]) => Math.abs(score)), 1e-12);
   host.append(el("figure", { class: "compare" },
     el("figcaption", {}, `Test ${result.metric} on the same split, ${higher ? "higher" : "lower"} is better`),
     el("ol", { class: "bars" }, all.map(([name, score]) => {
       const bar = el("span", { class: "fill" });
       bar.style.width = `${Math.max(0, (100 * score) / most)}%`;
-      return el("li", { class: name === "grown network" ? "chosen" : "" }, el("span", {}, name), el("span", { class: "track" }, bar),
+      return el("li", { class: name === own ? "chosen" : "" }, el("span", {}, name), el("span", { class: "track" }, bar),
         el("span", { class: "number" }, metricFigure(score, result.metric)));
-    }))));
+    })), el("p", { class: "note" }, "The other models were fitted to the training and the held-out rows together.")));
 }
 
 function valueText(value) {
