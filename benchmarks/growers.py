@@ -44,11 +44,11 @@ class Chance:
         lot = random.Random(f"{self.seed} {len(view.candidates)} {sorted(view.refusals.items())}")
         return lot.sample(list(view.candidates), min(self.rules.num_trials, len(view.candidates)))
 
-    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:  # noqa: ARG002 (as asked)
+    def halve(self, scores: Sequence[Score]) -> Sequence[str]:
         """All go on."""
         return [score.candidate for score in scores]
 
-    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:  # noqa: ARG002 (as asked)
+    def choose(self, scores: Sequence[Score]) -> Sequence[str]:
         """All go to trial, whatever their score."""
         return [score.candidate for score in scores]
 

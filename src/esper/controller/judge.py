@@ -109,8 +109,8 @@ def _explain(gain: float, lower: float, price: float, count: int) -> str:
         return f"gain {gain:.4g}, at least {lower:.4g}, above the price {price:.4g}"
     if gain <= price:
         return f"gain {gain:.4g} does not reach the price {price:.4g}"
-    certain = price + gain - lower
-    return f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples are certain only of {certain:.4g} or more"
+    least = price + gain - lower
+    return f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples show only {least:.4g} or more"
 
 
 def _not_finite(count: int, alpha: float, price: float, host_loss: float) -> Verdict:

@@ -56,10 +56,10 @@ class Controller(Protocol):
     def propose(self, view: View) -> Sequence[Candidate]:
         """The candidates that learn in the shadow; none ends the round."""
 
-    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+    def halve(self, scores: Sequence[Score]) -> Sequence[str]:
         """Names of the candidates that go on learning after a third of the shadow updates."""
 
-    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+    def choose(self, scores: Sequence[Score]) -> Sequence[str]:
         """Names of the candidates that go to trial, best first; none refuses the round."""
 
     def rest(self, num_refusals: int) -> int | None:
@@ -128,24 +128,21 @@ class Rules:
 
         return sorted(view.candidates, key=order)[: self.num_shadows]
 
-    def halve(self, scores: Sequence[Score], view: View) -> Sequence[str]:
+    def halve(self, scores: Sequence[Score]) -> Sequence[str]:
         """The better ``survivors`` of them, and never fewer than go to trial."""
-        ranked = self._ranked(scores, view)
+        ranked = _ranked(scores)
         return ranked[: max(math.ceil(self.survivors * len(ranked)), self.num_trials)]
 
-    def choose(self, scores: Sequence[Score], view: View) -> Sequence[str]:
-        """The best by score per price among those that explain a share of the gradient."""
-        worthy = [s for s in scores if s.r2 > self.min_r2 and s.gain > 0]
-        return self._ranked(worthy, view)[: self.num_trials]
+    def choose(self, scores: Sequence[Score]) -> Sequence[str]:
+        """The best by score among those that explain a share of the gradient; their price is the judge's business."""
+        return _ranked([s for s in scores if s.r2 > self.min_r2 and s.gain > 0])[: self.num_trials]
 
     def rest(self, num_refusals: int) -> int | None:
         """``rest`` steps, doubled by every refusal in a row; nothing after ``stop_after`` of them."""
         if num_refusals >= self.stop_after:
             return None
-        return self.rest_steps * 2**num_refusals
+        return self.rest_steps << num_refusals
 
-    def _ranked(self, scores: Sequence[Score], view: View) -> list[str]:
-        def worth(score: Score) -> float:
-            return score.score / (1.0 + math.log2(max(view.size_growth.get(score.candidate, 1.0), 1.0)))
 
-        return [s.candidate for s in sorted(scores, key=lambda s: (-worth(s), s.candidate))]
+def _ranked(scores: Sequence[Score]) -> list[str]:
+    return [score.candidate for score in sorted(scores, key=lambda s: (-s.score, s.candidate))]

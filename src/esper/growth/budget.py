@@ -19,7 +19,9 @@ class Size:
 
     def growth(self, added: Size) -> float:
         """How many times larger a model of this size is with ``added``: mean over parameters and multiply-adds."""
-        return 0.5 * ((self.params + added.params) / max(self.params, 1) + (self.macs + added.macs) / max(self.macs, 1))
+        return 0.5 * (
+            (self.params + added.params) / max(self.params, 1) + (self.macs + added.macs) / max(self.macs, 1)
+        )
 
 
 @dataclass(frozen=True)
@@ -43,10 +45,12 @@ class Budget:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value is not None and value <= 0:
-                raise ConfigurationError(f"budget: {name} must be above zero, got {value}; None means no limit")
+                raise ConfigurationError(
+                    f"budget: {name} must be above zero, got {value}; None means no limit"
+                )
 
     def refuses(self, start: Size, end: Size, num_grafts: int) -> str | None:
-        """Why a model grown from ``start`` to ``end`` with ``num_grafts`` grafts is too large; ``None`` if it is not."""
+        """Why a model grown from ``start`` to ``end`` by ``num_grafts`` grafts is too large; ``None`` if it is not."""
         for limit, value, words in (
             (_times(self.params_ratio, start.params), end.params, "parameters"),
             (_times(self.macs_ratio, start.macs), end.macs, "multiply-adds"),

@@ -30,7 +30,9 @@ class Contender:
         self._live = optimizer
         exit_module = host.model.get_submodule(self.grafts[0].site.exit)
         groups = [assign(optimizer, exit_module, graft) for graft in self.grafts]
-        self.optimizer = sibling(optimizer, [[p for own in group for p in own] for group in zip(*groups, strict=True)])
+        self.optimizer = sibling(
+            optimizer, [[p for own in group for p in own] for group in zip(*groups, strict=True)]
+        )
         self.failed: str | None = None
 
     def step(self, closure: Closure) -> None:

@@ -26,7 +26,7 @@ from esper.growth.record import recipe_of, replay, site_of
 from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Setup, Work
 from esper.recipe import Recipe
-from esper.surgery.fold import fold
+from esper.surgery.fold import fold, obstacles
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
 from esper.surgery.sites import SiteMap, discover
@@ -44,8 +44,8 @@ class Grower:
     Args:
         model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
         optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
-        evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients are
-            on. See :func:`esper.held_out`.
+        evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients
+            are on. See :func:`esper.held_out`.
         total_steps: optimizer steps of the whole run; growth closes at 60 % of it. Without it growth ends by refusals
             and budget alone.
         budget: hard limits of size.
@@ -125,7 +125,7 @@ class Grower:
         return self._work.size
 
     def sites(self) -> SiteMap:
-        """Every module with its share of the parameters, and whether (or why not) it can be grown; prints as a table."""
+        """Every module with its share of the parameters, and whether (or why not) it can grow; prints as a table."""
         return self._sites
 
     def on_event(self, listener: Callable[[AnyEvent], object]) -> None:
@@ -150,7 +150,8 @@ class Grower:
             )
         self._work.tally.step += 1
         self._stand_guard()
-        self._phase = self._phase.step(closure)
+        self._work.closure = closure
+        self._phase = self._phase.step()
 
     def finish(self) -> nn.Module:
         """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing."""
@@ -233,9 +234,10 @@ class Grower:
 def _explore(host: Host, judge: Judge) -> SiteMap:
     """Trace one held-out batch, find the sites, and check what ``evaluate`` returns."""
     with isolated(host.model, eval_mode=True):
-        found = trace(host.model, partial(host.evaluate, host.model))
+        found = discover(trace(host.model, partial(host.evaluate, host.model)))
     _check_losses(host.examine(), judge)
-    return discover(found)
+    blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
+    return found.without(blocked)
 
 
 def _check_losses(losses: Losses, judge: Judge) -> None:
@@ -245,4 +247,6 @@ def _check_losses(losses: Losses, judge: Judge) -> None:
             "or lower Judge(min_examples=...)"
         )
     if not bool(torch.isfinite(torch.from_numpy(losses)).all()):
-        raise EvaluateError("a held-out loss is not finite before growth begins: mend the model or the data first")
+        raise EvaluateError(
+            "a held-out loss is not finite before growth begins: mend the model or the data first"
+        )

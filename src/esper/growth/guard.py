@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from esper.growth.host import Host
 from esper.growth.training import Training, inner
@@ -52,7 +51,7 @@ class Snapshot:
         set_random_state(self._random)
 
     def state_dict(self) -> dict[str, Any]:
-        """The snapshot as plain data and tensors, in the order of the model's tensors and the optimizer's parameters."""
+        """Plain data and tensors, in the order of the model's tensors and the optimizer's parameters."""
         order = [p for params in self._params for p in params]
         states = {id(p): s for p, s in self._states}
         return {
@@ -86,7 +85,13 @@ def random_state() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": list(cuda),
         "python": [version, list(words), gauss],
-        "numpy": [str(name), torch.from_numpy(np.asarray(keys).astype(np.int64)), position, has_gauss, cached],
+        "numpy": [
+            str(name),
+            torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            position,
+            has_gauss,
+            cached,
+        ],
     }
 
 

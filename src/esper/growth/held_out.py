@@ -65,7 +65,9 @@ def held_out(
             example.
     """
     if (loss is None) == (per_example is None):
-        raise EvaluateError("give held_out(loader, loss) or held_out(loader, per_example=...), one of the two")
+        raise EvaluateError(
+            "give held_out(loader, loss) or held_out(loader, per_example=...), one of the two"
+        )
     return HeldOut(loader, per_example if per_example is not None else _from_loss(loss))
 
 
@@ -100,7 +102,9 @@ def _from_loss(loss: Callable[..., Tensor] | None) -> PerExample:
 def _unreduced(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if isinstance(loss, nn.Module):
         if "reduction" not in vars(loss):
-            raise EvaluateError(f"{type(loss).__name__} has no 'reduction': use held_out(loader, per_example=...)")
+            raise EvaluateError(
+                f"{type(loss).__name__} has no 'reduction': use held_out(loader, per_example=...)"
+            )
         module = copy.deepcopy(loss)
         vars(module)["reduction"] = "none"
         return module

@@ -32,7 +32,7 @@ class Host:
         self._closure_checked = False
 
     def evaluate(self, model: nn.Module) -> None:
-        """Run the held-out evaluation on ``model`` (this one or a copy), isolated; whoever hooked into it sees the calls."""
+        """Run the held-out evaluation on ``model`` (this one or a copy), isolated, for whoever hooked into it."""
         with isolated(model, eval_mode=True), torch.enable_grad():
             self._evaluate(model)
 
@@ -79,7 +79,9 @@ class Host:
             loss = scalar(closure())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         if all(gradient is None for gradient in gradients):
-            raise ClosureError(f"the closure's loss does not depend on {grafts[0].site.exit}: is it the batch's own loss?")
+            raise ClosureError(
+                f"the closure's loss does not depend on {grafts[0].site.exit}: is it the batch's own loss?"
+            )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return float(loss.detach())
@@ -114,6 +116,11 @@ class modes:  # noqa: N801 - reads as a verb in a with statement
     def __exit__(self, *_: object) -> None:
         for graft, training in self._grafts:
             graft.train(training)
+
+
+def no_closure() -> Tensor:
+    """Stands for the closure before the first step."""
+    raise ClosureError("no closure has been given yet")
 
 
 def checked(losses: Tensor) -> Losses:

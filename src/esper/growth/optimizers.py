@@ -26,10 +26,14 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
     """Raise OptimizerError when ``optimizer`` cannot take new parameters or does not train ``model``."""
     for refused, reason in REFUSED.items():
         if isinstance(optimizer, refused):
-            raise OptimizerError(f"{refused.__name__} cannot take new parameters: it {reason}; use AdamW or SGD")
+            raise OptimizerError(
+                f"{refused.__name__} cannot take new parameters: it {reason}; use AdamW or SGD"
+            )
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
-        raise OptimizerError("the optimizer holds none of the model's parameters; pass the one that trains it")
+        raise OptimizerError(
+            "the optimizer holds none of the model's parameters; pass the one that trains it"
+        )
 
 
 def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) -> Optimizer:
@@ -103,7 +107,10 @@ def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
 def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """A copy of the optimizer's state for each parameter, in order; an empty one where there is none."""
     return [
-        {k: v.detach().clone() if isinstance(v, torch.Tensor) else v for k, v in optimizer.state.get(p, {}).items()}
+        {
+            k: v.detach().clone() if isinstance(v, torch.Tensor) else v
+            for k, v in optimizer.state.get(p, {}).items()
+        }
         for p in parameters
     ]
 

@@ -14,20 +14,18 @@ import msgspec
 
 from esper.controller.candidate import Candidate
 from esper.controller.judge import Verdict
-from esper.controller.rules import View
 from esper.errors import CheckpointError
 from esper.events import Cut, Ended, Refused, Score, Scored, Sensed, Signal
 from esper.growth.budget import Size
 from esper.growth.contender import Contender
-from esper.growth.host import Closure
 from esper.growth.optimizers import dismiss
 from esper.growth.record import own_parameters
 from esper.growth.training import inner
 from esper.growth.work import Work
-from esper.surgery.capture import Capture, Pair
-from esper.surgery.graft import cut, grafts_of, is_cut
 from esper.signals.shadow import Shadow
 from esper.signals.statistics import Statistics
+from esper.surgery.capture import Capture, Pair
+from esper.surgery.graft import cut, grafts_of, is_cut
 
 LOOK = 0.5
 HALVE = 1 / 3
@@ -43,17 +41,17 @@ class Phase(ABC):
         self.work = work
 
     @abstractmethod
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         """Do what is due after an optimizer step; return the phase of the next step, often this one."""
 
-    def stop(self) -> None:
+    def stop(self) -> None:  # noqa: B027 - most phases have nothing in the model's path
         """Take everything out of the model's path."""
 
     def state_dict(self) -> dict[str, Any]:
         """What is needed to continue; plain data and tensors."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027 - most states are what they were built from
         """Continue from :meth:`state_dict`."""
 
 
@@ -66,7 +64,7 @@ class Rest(Phase):
         super().__init__(work)
         self.until = until
 
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         return self if self.work.tally.step < self.until else begin_round(self.work)
 
     def state_dict(self) -> dict[str, Any]:
@@ -81,7 +79,7 @@ class Over(Phase):
 
     name = "over"
 
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         return self
 
 
@@ -97,7 +95,7 @@ class Sense(Phase):
         self._capture.arm()
         self._left = work.setup.pace.sense
 
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         self._statistics.update(self._capture.take())
         self._left -= 1
         return self if self._left > 0 else self._propose()
@@ -121,7 +119,11 @@ class Sense(Phase):
         if not view.candidates:
             return over(work, "every candidate would exceed the budget")
         proposed = list(work.setup.controller.propose(view))
-        return Learn(work, proposed, signals) if proposed else refused(work, "", "the controller proposed nothing")
+        return (
+            Learn(work, proposed, signals)
+            if proposed
+            else refused(work, "", "the controller proposed nothing")
+        )
 
 
 class Learn(Phase):
@@ -140,7 +142,7 @@ class Learn(Phase):
         self._left = work.setup.pace.shadow
         self._unfitted: dict[str, list[Pair]] = {}
 
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         pairs, pace = self._capture.take(), self.work.setup.pace
         self._left -= 1
         if self.work.setup.host.differentiable or self._left >= UNFITTED * pace.shadow:
@@ -174,15 +176,12 @@ class Learn(Phase):
         capture.arm()
         return capture
 
-    def _view(self) -> View:
-        return self.work.view(self._signals)
-
     def _keep_unfitted(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         for site, new in pairs.items():
             self._unfitted.setdefault(site, []).extend(new)
 
     def _halve(self, latest: Mapping[str, Sequence[Pair]]) -> None:
-        names = set(self.work.setup.controller.halve(self._scores(latest), self._view()))
+        names = set(self.work.setup.controller.halve(self._scores(latest)))
         self._shadow.keep(names)
         self._candidates = {name: c for name, c in self._candidates.items() if name in names}
         self._capture.disarm()
@@ -210,7 +209,7 @@ class Learn(Phase):
         work = self.work
         scores = self._scores(self._unfitted)
         self.stop()
-        chosen = list(work.setup.controller.choose(scores, self._view()))
+        chosen = list(work.setup.controller.choose(scores))
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
         if not chosen:
             return refused(work, scores[0].candidate, "no candidate explains any of the held-out gradient")
@@ -227,9 +226,9 @@ class Try(Phase):
         self._contenders = dict(contenders)
         self._left = work.setup.pace.trial
 
-    def step(self, closure: Closure) -> Phase:
+    def step(self) -> Phase:
         for contender in self._contenders.values():
-            contender.step(closure)
+            contender.step(self.work.closure)
         self._left -= 1
         if self._left == int(LOOK * self.work.setup.pace.trial):
             self._drop_hopeless()
@@ -249,7 +248,9 @@ class Try(Phase):
         for candidate, contender in list(self._contenders.items()):
             if contender.failed or self.work.setup.judge.hopeless(host, contender.losses()):
                 del self._contenders[candidate]
-                note_refusal(self.work, candidate.name, contender.failed or "no gain on held-out data at half-time")
+                note_refusal(
+                    self.work, candidate.name, contender.failed or "no gain on held-out data at half-time"
+                )
 
     def _judge(self) -> Phase:
         host = self.work.setup.host.losses()
@@ -282,8 +283,8 @@ class Trim(Phase):
         copies = [copy.deepcopy(graft) for graft in grafts_of(work.setup.host.model, exit_name)]
         self._contender = work.contender(f"cut {exit_name}", copies, exclusive=True)
 
-    def step(self, closure: Closure) -> Phase:
-        self._contender.step(closure)
+    def step(self) -> Phase:
+        self._contender.step(self.work.closure)
         self._left -= 1
         return self if self._left > 0 and not self._contender.failed else self._judge()
 
@@ -350,7 +351,9 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
         case Trim.name:
             phase = Trim(work, state["exit"])
         case other:
-            raise CheckpointError(f"unknown phase of growth {other!r}: the checkpoint is of a newer version of esper")
+            raise CheckpointError(
+                f"unknown phase of growth {other!r}: the checkpoint is of a newer version of esper"
+            )
     phase.load_state_dict(dict(state))
     return phase
 

@@ -49,8 +49,13 @@ def graft_of(op: dict[str, Any], *, seed: int = 0) -> Graft:
     return Graft(build(recipe, site, seed=seed), site, recipe)
 
 
-def replay(model: nn.Module, record: Sequence[dict[str, Any]], optimizer: Any = None, before: Callable[[int], None] | None = None) -> None:
-    """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order in which they once did.
+def replay(
+    model: nn.Module,
+    record: Sequence[dict[str, Any]],
+    optimizer: Any = None,
+    before: Callable[[int], None] | None = None,
+) -> None:
+    """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order of then.
 
     ``before`` is called with the index of each operation. Raises CheckpointError when the model has another architecture.
     """
@@ -60,7 +65,9 @@ def replay(model: nn.Module, record: Sequence[dict[str, Any]], optimizer: Any = 
         try:
             _redo(model, op, optimizer)
         except (AttributeError, SiteError) as error:
-            raise CheckpointError(f"the growth record does not fit this model: {error}; build the model it was made with") from error
+            raise CheckpointError(
+                f"the growth record does not fit this model: {error}; build the model it was made with"
+            ) from error
 
 
 def own_parameters(model: nn.Module, exit_name: str) -> list[nn.Parameter]:

@@ -16,7 +16,7 @@ from esper.events import AnyEvent, Attached, Judged, Signal
 from esper.growth.budget import Budget, Size
 from esper.growth.contender import Contender
 from esper.growth.guard import Guard
-from esper.growth.host import Host
+from esper.growth.host import Closure, Host, no_closure
 from esper.growth.optimizers import accepts, adopt, assign
 from esper.growth.record import attach_copy, attached
 from esper.growth.training import Training
@@ -59,6 +59,7 @@ class Work:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
+        self.closure: Closure = no_closure
         self.guard = Guard(setup.training, setup.host)
         self.tally = Tally(params=setup.start.params, macs=setup.start.macs)
         self.record: list[dict[str, Any]] = []
@@ -78,7 +79,9 @@ class Work:
 
     def view(self, signals: Sequence[Signal]) -> View:
         """What the controller may know: every candidate that the budget allows, with its cost."""
-        candidates = [c for site in self.setup.sites for c in self._candidates(site) if not self._too_large(c)]
+        candidates = [
+            c for site in self.setup.sites for c in self._candidates(site) if not self._too_large(c)
+        ]
         growth = {c.name: self.size.growth(Size(c.params, c.macs)) for c in candidates}
         return View(candidates, signals, self.tally.refusals, growth)
 

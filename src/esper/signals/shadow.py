@@ -41,7 +41,7 @@ class Shadow:
     def __init__(self, bodies: Mapping[str, tuple[Site, nn.Module]]) -> None:
         self.bodies = dict(bodies)
         self.num_updates = 0
-        self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE)
+        self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE, fused=True)
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name."""
@@ -49,7 +49,7 @@ class Shadow:
             losses = [loss for name in self.bodies for loss in self._losses(name, pairs)]
             if losses:
                 self._optimizer.zero_grad()
-                torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                torch.stack(losses).sum().backward()
                 self._optimizer.step()
         self.num_updates += 1
 
@@ -96,7 +96,9 @@ class Shadow:
         if not 0.0 < sigma < float("inf"):
             return Worth(0.0, 0.0)
         fits = [(body(x), g) for x, g in chosen]
-        gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(x.shape[site.source.batch_dim] for x, _ in chosen)
+        gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(
+            x.shape[site.source.batch_dim] for x, _ in chosen
+        )
         error = sum(float((fit - g / sigma).square().sum()) for fit, g in fits)
         return Worth(gain, 1.0 - error / (squares / sigma**2))
 

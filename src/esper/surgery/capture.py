@@ -1,6 +1,7 @@
 """Reads inputs and output gradients of sites from passes that run anyway. Does not know what they are used for.
 
-Only tensor hooks are used: module backward hooks fail under in-place successors, and a kept output is overwritten by them.
+Only tensor hooks are used: module backward hooks fail under in-place successors, and a kept output is overwritten by
+them.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ MAX_PASSES = 8
 
 
 class Pair(NamedTuple):
-    """What one backward pass showed of one site: ``x`` as the graft would read it, ``g = dL/dz`` at its output, ``z``."""
+    """What one backward pass showed of one site: ``x`` as a graft would read it, ``g = dL/dz`` at its output, ``z``."""
 
     x: Tensor
     g: Tensor
@@ -74,7 +75,9 @@ class Capture:
         module = self._model.get_submodule(name)
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
-    def _keep_input(self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any) -> None:
+    def _keep_input(
+        self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any
+    ) -> None:
         x = first_input(args, kwargs)
         if x is not None:
             self._inputs[entry] = x.detach().clone()

@@ -1,22 +1,23 @@
 """Turns grafts into plain PyTorch: afterwards no module's class and no hook is defined in esper.
 
-A graft at one module becomes a ``torch.fx.GraphModule`` in that module's place. A graft across a span is written into the
-forward pass of the smallest module that holds both ends. Does not know why a graft is there.
+A graft at one module becomes a ``torch.fx.GraphModule`` in that module's place. A graft across a span is written into
+the forward pass of the smallest module that holds both ends. Does not know why a graft is there.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from esper.errors import SiteError
-from esper.surgery.graft import Graft, Grafts, grafts_of, is_cut, release
+from esper.surgery.graft import Graft, Grafts, is_cut, release
+from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 
 PLAIN = (bool, int, float, str, tuple)
@@ -25,8 +26,8 @@ PLAIN = (bool, int, float, str, tuple)
 class Form(NamedTuple):
     """How an exit module was called: the parameter that the grafts read, and what it returned.
 
-    ``items`` are the keys or positions of a collection's items (none for a tensor), ``item`` the one that grafts add to,
-    ``kind`` the collection's class.
+    ``items`` are the keys or positions of a collection's items (none for a tensor), ``item`` the one that
+    grafts add to, ``kind`` the collection's class.
     """
 
     parameter: str
@@ -60,7 +61,9 @@ def fold(model: nn.Module, run: Callable[[], object]) -> int:
     ``run`` makes one forward pass or more; it is watched to see how the grown modules are called. The function
     computed stays the same, up to rounding.
     """
-    exits = [name for name, module in model.named_modules() if isinstance(module._modules.get("grafts"), Grafts)]
+    exits = [
+        name for name, module in model.named_modules() if isinstance(module._modules.get("grafts"), Grafts)
+    ]
     if not exits:
         return 0
     forms = _observe(model, exits, run)
@@ -72,21 +75,32 @@ def fold(model: nn.Module, run: Callable[[], object]) -> int:
     return sum(len(end.grafts) for end in ends)
 
 
-def obstacle(model: nn.Module, entry: str, exit_name: str) -> str | None:
-    """Why a graft from the input of ``entry`` to the output of ``exit_name`` could not be folded; ``None`` if it could."""
-    parent = common_parent(entry, exit_name)
-    module = model.get_submodule(parent)
-    inside = _relative(entry, parent), _relative(exit_name, parent)
-    codes = set()
+def obstacles(model: nn.Module, spans: Iterable[Site]) -> dict[str, str]:
+    """Why a graft across a span could not be folded, by the span's name; spans that could be are missing."""
+    by_parent: dict[str, list[Site]] = defaultdict(list)
+    for site in spans:
+        by_parent[common_parent(site.entry, site.exit)].append(site)
+    found: dict[str, str] = {}
+    for parent, sites in by_parent.items():
+        found.update(_obstacles_in(model.get_submodule(parent), parent, sites))
+    return found
+
+
+def _obstacles_in(module: nn.Module, parent: str, sites: list[Site]) -> dict[str, str]:
+    whose = f"the forward of {parent or 'the model'}"
+    ends = sorted({_relative(name, parent) for site in sites for name in (site.entry, site.exit)})
     try:
-        for training in (True, False):
-            graph = _trace(module, inside, training)
-            codes.add(str(graph))
-            if not all(any(n.op == "call_module" and n.target == name for n in graph.nodes) for name in inside):
-                return f"{parent or 'the model'} does not call both ends of the span in one place"
+        graphs = [_trace(module, ends, training) for training in (True, False)]
     except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        return f"the forward of {parent or 'the model'} cannot be traced ({type(error).__name__})"
-    return None if len(codes) == 1 else f"the forward of {parent or 'the model'} depends on train or eval mode"
+        return dict.fromkeys((s.name for s in sites), f"{whose} cannot be traced ({type(error).__name__})")
+    if str(graphs[0]) != str(graphs[1]):
+        return dict.fromkeys((s.name for s in sites), f"{whose} depends on train or eval mode")
+    calls = Counter(str(node.target) for node in graphs[0].nodes if node.op == "call_module")
+    return {
+        site.name: f"{whose} does not call both ends of the span once"
+        for site in sites
+        if any(calls[_relative(name, parent)] != 1 for name in (site.entry, site.exit))
+    }
 
 
 def common_parent(entry: str, exit_name: str) -> str:
@@ -144,7 +158,9 @@ def _grown(host: nn.Module, end: _End, form: Form) -> fx.GraphModule:
         total = _add(graph, total, graph.call_module(f"grafts.{index}", (x,)))
     graph.output(total if form.item is None else _rebuild(graph, own, form, total))
     grown = fx.GraphModule(root, graph, type(host).__name__)
-    grown.__dict__.update({k: v for k, v in vars(host).items() if isinstance(v, PLAIN) and k not in vars(grown)})
+    grown.__dict__.update(
+        {k: v for k, v in vars(host).items() if isinstance(v, PLAIN) and k not in vars(grown)}
+    )
     return grown.train(host.training)
 
 
@@ -152,7 +168,9 @@ def _placeholders(graph: fx.Graph, host: nn.Module) -> dict[str, fx.Node]:
     nodes = {}
     for name, parameter in inspect.signature(host.forward).parameters.items():
         if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            raise SiteError(f"{type(host).__name__}.forward takes *args or **kwargs: a graft at it cannot be folded")
+            raise SiteError(
+                f"{type(host).__name__}.forward takes *args or **kwargs: a graft at it cannot be folded"
+            )
         default = () if parameter.default is inspect.Parameter.empty else (parameter.default,)
         nodes[name] = graph.create_node("placeholder", name, default)
     return nodes
@@ -189,7 +207,7 @@ def _add(graph: fx.Graph, total: fx.Node | None, update: fx.Node) -> fx.Node:
 
 def _rebuild(graph: fx.Graph, own: fx.Node | None, form: Form, total: fx.Node | None) -> Any:
     items = {
-        key: total if key == form.item else graph.call_function(operator.getitem, (own, key))  # type: ignore[arg-type]
+        key: total if key == form.item else graph.call_function(operator.getitem, (own, key))
         for key in form.items
     }
     if issubclass(form.kind, Mapping):
@@ -205,7 +223,9 @@ def _fold_spans(model: nn.Module, spans: list[_End]) -> None:
     """Write spans into the forward pass of the modules that hold their ends, innermost first."""
     by_parent: dict[str, list[_End]] = defaultdict(list)
     for span in spans:
-        model.get_submodule(span.exit).add_module("grafts", nn.ModuleList(graft.body for graft in span.grafts))
+        model.get_submodule(span.exit).add_module(
+            "grafts", nn.ModuleList(graft.body for graft in span.grafts)
+        )
         by_parent[span.parent].append(span)
     for parent in sorted(by_parent, key=lambda name: -name.count(".") - bool(name)):
         _rewrite(model.get_submodule(parent), parent, by_parent[parent])
@@ -250,7 +270,8 @@ def _entry(graph: fx.Graph, graft: Graft, parent: str) -> fx.Node:
 
 
 def _node(graph: fx.Graph, name: str) -> fx.Node:
-    return next(node for node in graph.nodes if node.op == "call_module" and node.target == name)
+    nodes: Iterable[fx.Node] = graph.nodes
+    return next(node for node in nodes if node.op == "call_module" and node.target == name)
 
 
 def _trace(module: nn.Module, inside: Sequence[str], training: bool) -> fx.Graph:

@@ -42,7 +42,9 @@ class Tap:
         """The entry's input; the tap is empty afterwards. Raises SiteError when the entry was not called."""
         value, self.value = self.value, None
         if value is None:
-            raise SiteError("the exit of a span was called without its entry; restrict growth with sites=[...]")
+            raise SiteError(
+                "the exit of a span was called without its entry; restrict growth with sites=[...]"
+            )
         return value
 
 
@@ -183,7 +185,9 @@ def switched_on(
         yield
 
 
-def combine(output: Any, inputs: Tensor | None, grafts: Sequence[Graft], *, exclusive: bool, detached: bool) -> Any:
+def combine(
+    output: Any, inputs: Tensor | None, grafts: Sequence[Graft], *, exclusive: bool, detached: bool
+) -> Any:
     """``output`` of a module with the outputs of ``grafts`` added (or, when exclusive, put in its place)."""
     z = first_output(output)
     if z is None:
@@ -202,7 +206,9 @@ def _read(graft: Graft, inputs: Tensor | None, current: Tensor) -> Tensor:
     if graft.tap is not None:
         return graft.tap.take()
     if inputs is None:
-        raise SiteError(f"{graft.site.exit} was called without a floating tensor; restrict growth with sites=[...]")
+        raise SiteError(
+            f"{graft.site.exit} was called without a floating tensor; restrict growth with sites=[...]"
+        )
     return inputs
 
 

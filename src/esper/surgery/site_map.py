@@ -65,6 +65,16 @@ class SiteMap:
                 raise SiteError(self._unknown(pattern))
         return replace(self, sites=tuple(s for s in self.offers if any(_matches(s, p) for p in wanted)))
 
+    def without(self, blocked: Mapping[str, str]) -> SiteMap:
+        """This map without the sites named in ``blocked``, whose values say why; the first reason is remarked."""
+        if not blocked:
+            return self
+        reason = next(iter(blocked.values()))
+        remark = f"{self.remark} {len(blocked)} spans are left out, as they could not be folded: {reason}."
+        sites = tuple(site for site in self.sites if site.name not in blocked)
+        offers = tuple(site for site in self.offers if site.name not in blocked)
+        return replace(self, sites=sites, offers=offers, remark=remark.strip())
+
     def _unknown(self, pattern: str) -> str:
         for row in self.rows:
             if row.module == pattern:
@@ -107,7 +117,9 @@ class SiteMap:
 
     def _summary(self) -> str:
         spans = sum(site.is_span for site in self.sites)
-        places = f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}, of them {spans} across several modules"
+        places = (
+            f"{len(self.sites)} site{'s' * (len(self.sites) != 1)}, of them {spans} across several modules"
+        )
         text = (
             f"{places}; {self.growable_share:.1%} of {self.params:,} parameters can grow; "
             f"{self.macs:,} multiply-adds per example."
