@@ -92,6 +92,7 @@ class Grower:
             training=Training(model, optimizer, companions, tuple(averaged)),
             host=host,
             sites=(self._sites if sites is None else self._sites.select(sites)).sites,
+            runs=self._sites.runs,
             start=Size(self._sites.params, self._sites.macs),
             pace=rules.pace(total_steps),
             controller=rules,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +27,12 @@ from esper.surgery.site import Site
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change in a run."""
+    """What does not change in a run; ``runs`` says how often per example a graft at a site runs."""
 
     training: Training
     host: Host
     sites: tuple[Site, ...]
+    runs: Mapping[str, float]
     start: Size
     pace: Pace
     controller: Controller
@@ -160,7 +161,8 @@ class Work:
         found = []
         for recipe in offers(site, self.setup.recipes):
             price = cost(recipe, site)
-            found.append(Candidate(site, recipe, price.params, price.macs))
+            runs = self.setup.runs.get(site.name, 1.0)
+            found.append(Candidate(site, recipe, price.params, round(price.macs * runs)))
         return found
 
     def _too_large(self, candidate: Candidate) -> bool:
