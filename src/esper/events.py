@@ -32,6 +32,7 @@ class Score(msgspec.Struct, frozen=True, kw_only=True):
     """What the shadow says of one candidate: ``score = gain * max(r2, 0)``, on held-out data unless ``held_out`` is false."""
 
     candidate: str
+    site: str
     gain: float
     r2: float
     score: float

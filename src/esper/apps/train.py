@@ -77,6 +77,8 @@ def _shown(trainer: Trainer, *, quiet: bool) -> Iterator[None]:
                 if line:
                     display.note(line)
 
+        for note in trainer.task.preparation.notes if trainer.task.preparation else ():
+            display.note(note)
         trainer.listen(show)
         yield
 

@@ -134,8 +134,13 @@ class Rules:
         return ranked[: max(math.ceil(self.survivors * len(ranked)), self.num_trials)]
 
     def choose(self, scores: Sequence[Score]) -> Sequence[str]:
-        """The best by score among those that explain a share of the gradient; their price is the judge's business."""
-        return _ranked([s for s in scores if s.r2 > self.min_r2 and s.gain > 0])[: self.num_trials]
+        """The best of each site by score, among those that explain a share of the gradient.
+
+        Scores compare recipes at one site well and sites with each other less so: gradients grow towards the input.
+        """
+        worthy = [s for s in scores if s.r2 > self.min_r2 and s.gain > 0]
+        best = {site: _ranked([s for s in worthy if s.site == site])[0] for site in {s.site for s in worthy}}
+        return [name for name in _ranked(worthy) if name in best.values()][: self.num_trials]
 
     def rest(self, num_refusals: int) -> int | None:
         """``rest`` steps, doubled by every refusal in a row; nothing after ``stop_after`` of them."""

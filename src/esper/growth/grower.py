@@ -86,6 +86,12 @@ class Grower:
             raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
         host = Host(model, evaluate)
         self._sites = _explore(host, judge)
+        if not host.differentiable:
+            warnings.warn(
+                "evaluate gives no gradients, so candidates are scored on training batches: weaker scores, same judge; "
+                "take evaluate out of no_grad, or use esper.held_out(loader, loss)",
+                stacklevel=2,
+            )
         rules = controller if controller is not None else Rules()
         companions = tuple(c for c in (scheduler, scaler) if c is not None)
         setup = Setup(
@@ -237,7 +243,8 @@ def _explore(host: Host, judge: Judge) -> SiteMap:
     with isolated(host.model, eval_mode=True):
         found = discover(trace(host.model, partial(host.evaluate, host.model)))
     _check_losses(host.examine(), judge)
-    blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
+    with isolated(host.model):
+        blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
     return found.without(blocked)
 
 

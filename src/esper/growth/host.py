@@ -67,6 +67,16 @@ class Host:
                 capture.disarm()
         return capture.take()
 
+    def unused(self) -> set[str]:
+        """Names of trainable parameters that the held-out losses do not depend on; none without gradients."""
+        if not self.differentiable:
+            return set()
+        names, parameters = zip(*((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True)
+        with isolated(self.model, eval_mode=True), torch.enable_grad():
+            losses = next(iter(self._held_out_batches()))
+            found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+        return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
+
     def gradients(self, closure: Closure, grafts: Sequence[Graft], *, exclusive: bool = False) -> float:
         """One pass of ``closure`` with ``grafts`` on and their input detached; puts gradients into their ``.grad``.
 

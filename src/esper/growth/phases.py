@@ -194,6 +194,7 @@ class Learn(Phase):
         scores = [
             Score(
                 candidate=name,
+                site=self._candidates[name].site.name,
                 gain=worth.gain,
                 r2=worth.r2,
                 score=worth.score,
@@ -312,13 +313,15 @@ class Trim(Phase):
         for parameter, other in zip(live, trained, strict=True):
             parameter.data.copy_(other.data)
             optimizer.state[parameter] = self._contender.optimizer.state[other]
-        own = own_parameters(model, self._exit)
-        dismiss(optimizer, own)
+        before = work.setup.host.unused()
         for module in (model, *map(inner, work.setup.training.averaged)):
             cut(module, self._exit)
         work.guard.dismiss()
-        gone = sum(p.numel() for p in own)
-        work.record.append({"op": "cut", "exit": self._exit})
+        own = [name for name, _ in own_parameters(model, self._exit)]
+        dead = sorted({*own, *work.setup.host.unused()} - before)
+        dismiss(optimizer, map(model.get_parameter, dead))
+        gone = sum(model.get_parameter(name).numel() for name in dead)
+        work.record.append({"op": "cut", "exit": self._exit, "dead": dead})
         work.grow(Size(-gone, 0))
         work.emit(
             Cut(
@@ -418,10 +421,8 @@ def over(work: Work, reason: str) -> Phase:
 
 
 def _can_be_cut(work: Work, candidate: Candidate) -> bool:
-    site, model = candidate.site, work.setup.host.model
-    if site.is_span or site.attachment == "after" or is_cut(model, site.exit):
+    name, model = candidate.site.exit, work.setup.host.model
+    if is_cut(model, name) or any(graft.site.attachment == "after" for graft in grafts_of(model, name)):
         return False
-    others = grafts_of(model, site.exit)
-    plain = all(not graft.site.is_span and graft.site.attachment == "beside" for graft in others)
-    own = list(model.get_submodule(site.exit).parameters(recurse=False))
-    return plain and bool(own) and len(own_parameters(model, site.exit)) == len(own)
+    own = list(model.get_submodule(name).parameters(recurse=False))
+    return bool(own) and len(own_parameters(model, name)) == len(own)

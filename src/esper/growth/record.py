@@ -55,9 +55,10 @@ def replay(
     optimizer: Any = None,
     before: Callable[[int], None] | None = None,
 ) -> None:
-    """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order of then.
+    """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order in which they did.
 
-    ``before`` is called with the index of each operation. Raises CheckpointError when the model has another architecture.
+    ``before`` is called with the index of each operation. Raises CheckpointError when the model has another
+    architecture.
     """
     for index, op in enumerate(record):
         if before is not None:
@@ -70,22 +71,20 @@ def replay(
             ) from error
 
 
-def own_parameters(model: nn.Module, exit_name: str) -> list[nn.Parameter]:
-    """Parameters of a module's own path: not those of its grafts, nor any that another module reads too."""
+def own_parameters(model: nn.Module, exit_name: str) -> list[tuple[str, nn.Parameter]]:
+    """A module's own parameters by full name: not those of its grafts, nor any that another module reads too."""
     module = model.get_submodule(exit_name)
-    own = list(module.parameters(recurse=False))
-    for other in model.modules():
-        if other is not module:
-            shared = {id(p) for p in other.parameters(recurse=False)}
-            own = [p for p in own if id(p) not in shared]
-    return own
+    elsewhere = {id(p) for other in model.modules() if other is not module for p in other.parameters(recurse=False)}
+    prefix = f"{exit_name}." if exit_name else ""
+    own = module.named_parameters(recurse=False)
+    return [(f"{prefix}{name}", p) for name, p in own if id(p) not in elsewhere]
 
 
 def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
     if op["op"] == "cut":
         cut(model, op["exit"])
         if optimizer is not None:
-            dismiss(optimizer, own_parameters(model, op["exit"]))
+            dismiss(optimizer, map(model.get_parameter, op["dead"]))
         return
     graft = like_host(graft_of(op), model)
     if optimizer is not None:

@@ -26,8 +26,8 @@ class Statistics:
 
     Novelty gain is the natural-gradient gain of what random ReLU features of the input add beyond the input itself.
     With ``P`` the features minus their linear fit from ``[x, 1]``, ``M = G'P/n``, ``A = P'P/n``, ``B = G'G/n`` (both
-    damped by a hundredth of their mean eigenvalue) and ``W = B^-1 M A^-1``: ``1/2 tr(W'M) - md/2n``, the last term being
-    its expectation under no signal.
+    damped by a hundredth of their mean eigenvalue) and ``W = B^-1 M A^-1``: ``1/2 tr(W'M) - md/2n``, the last term
+    being its expectation under no signal.
     """
 
     def __init__(self, sites: Sequence[Site], *, seed: int) -> None:

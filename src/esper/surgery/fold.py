@@ -237,8 +237,11 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End]) -> None:
     for span in spans:
         _write(graph, span, parent)
     grown = fx.GraphModule(module, graph, type(module).__name__)
+    before = _called(graph)
     grown.graph.eliminate_dead_code()
     grown.recompile()
+    for name in before - _called(grown.graph):
+        _remove(module, name)
     vars(module)["forward"] = grown.forward
 
 
@@ -294,6 +297,17 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
         return not any(name.startswith(f"{module_qualified_name}.") for name in self._inside)
+
+
+def _called(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.nodes if node.op == "call_module"}
+
+
+def _remove(module: nn.Module, name: str) -> None:
+    """Delete a submodule that nothing calls any more; those without parameters may stay."""
+    if any(True for _ in module.get_submodule(name).parameters()):
+        parent, _, child = name.rpartition(".")
+        del module.get_submodule(parent)._modules[child]
 
 
 def _replace(model: nn.Module, name: str, module: nn.Module) -> None:

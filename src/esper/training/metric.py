@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
+
+from esper.errors import DataError
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,19 @@ def _accuracy(outputs: Tensor, targets: Tensor) -> float:
     return float((outputs.argmax(dim=1) == targets).double().mean())
 
 
+def _mean_square(outputs: Tensor, targets: Tensor) -> float:
+    if outputs.shape != targets.shape:
+        shapes = f"{tuple(outputs.shape)} while targets are {tuple(targets.shape)}"
+        raise DataError(f"outputs are {shapes}; give the targets the shape of the outputs")
+    return float((outputs.double() - targets.double()).square().mean())
+
+
 def _rmse(outputs: Tensor, targets: Tensor) -> float:
-    return float((outputs.double() - targets.double()).square().mean().sqrt())
+    return math.sqrt(_mean_square(outputs, targets))
 
 
 def _r2(outputs: Tensor, targets: Tensor) -> float:
-    residual = (outputs.double() - targets.double()).square().mean()
+    residual = _mean_square(outputs, targets)
     spread = targets.double().var(correction=0)
     return float(1 - residual / spread) if spread > 0 else 0.0
 

@@ -108,9 +108,7 @@ class Category(msgspec.Struct, frozen=True, tag=True):
         if not unseen:
             return []
         shown = ", ".join(unseen[:3]) + (", …" if len(unseen) > 3 else "")
-        return [
-            f"column {self.name}: {len(unseen):,} categories that training never saw ({shown}); taken as 'other'"
-        ]
+        return [f"column {self.name}: {len(unseen):,} × never seen in training, taken as 'other': {shown}"]
 
 
 class Target(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from esper.errors import DataError
+from esper.growth.budget import Budget
 from esper.training import scikit
 from esper.training.data import Data, Rows, SealedRows
 from esper.training.metric import ACCURACY, R2
@@ -33,6 +34,7 @@ MIN_ROWS = 50
 MAX_CLASSES_OF_NUMBERS = 10
 MAX_CLASSES = 1_000
 HIDDEN_UNITS = 8
+MAX_PARAMS = 20_000
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ def table_task(table: Table, target: str, *, name: str, kind: Kind | None = None
     classes. Raises ``DataError`` when there is no such column, fewer than two classes, or too few rows.
     """
     table, notes = _rows_with_target(table, target)
-    kind = kind or _infer_kind(table[target])
+    if kind is None:
+        kind = _infer_kind(table[target])
+        notes.append(f"{target!r} is taken for {kind}; --kind says otherwise")
     cut = Cut.draw(len(table[target]), seed)
     preparation = _prepare(table, target, kind, cut, notes)
     data = Data(
@@ -75,6 +79,7 @@ def table_task(table: Table, target: str, *, name: str, kind: Kind | None = None
         F.cross_entropy if classify else F.mse_loss,
         name=name,
         metric=ACCURACY if classify else R2,
+        budget=Budget(params_ratio=None, params=MAX_PARAMS),
         total_steps=_num_steps(len(cut.train)),
         references=lambda: scikit.references(
             preparation, table, fit=np.r_[cut.train, cut.held_out], test=cut.test
