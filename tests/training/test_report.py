@@ -125,6 +125,7 @@ def _scored(step: int, strength: float, chosen: int) -> events.Scored:
             scores.append(
                 events.Score(
                     candidate=f"{site} {recipe}",
+                    site=site,
                     gain=gain,
                     r2=r2,
                     score=gain * max(r2, 0),
@@ -541,6 +542,10 @@ def test_a_browser_shows_curves_marks_drawing_and_decisions(chromium: Any, tmp_p
     with _opened(chromium, report.write_report(synthetic_run(tmp_path))) as page:
         assert page.locator("#curves path.line").count() == 5
         assert page.locator("#curves a.mark").count() == 6
+        below = (
+            "link => link.querySelector('.stem').getBBox().y - link.querySelector('circle').cy.baseVal.value"
+        )
+        assert page.locator("#curves a.mark.attached").evaluate(below) == 9
         assert page.locator("#network rect.layer").count() == 10
         assert page.locator("#network g.graft .graft-name").text_content() == "conv1d"
         assert page.locator("#network rect.layer.cut").count() == 1
