@@ -98,6 +98,11 @@ REFUSED = {
         lambda: Computed(zero(8, 6), lambda x, f: f(x) * (1 + f(x).abs() * 1e30) ** 2),
         "explodes",
     ),
+    "nan later": (lambda: Computed(zero(8, 6), lambda x, f: f(x) * (1 - 1e6 * f(x).abs()).sqrt()), "explodes"),
+    "bound to float32": (
+        lambda: Computed(zero(8, 6), lambda x, f: f(x @ torch.eye(8))),
+        "fails at fc1.*BFloat16",
+    ),
     "unused": (Unused, "dead in part: forgotten.weight has no gradient"),
     "wrong width": (lambda: zero(8, 5), r"gives \(2, 5\) where \(2, 6\) is wanted"),
     "wrong input": (lambda: zero(7, 6), "fails at fc1.*shapes cannot be multiplied"),

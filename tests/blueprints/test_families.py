@@ -39,6 +39,11 @@ ATTENTION = Cost(params=2 * 16 + 16 * 48 + 17 * 16, macs=12 * (16 * 48 + 16 * 16
             site(vector(100), vector(9)),
             Cost(300 + 64 + 272 + 153, 300 + 48 + 256 + 144),
         ),
+        (
+            Recipe.of("bottleneck"),
+            site(vector(1000), vector(1000)),
+            Cost(16_000 + 17 * 64 + 65 * 64 + 65_000, 16_000 + 1024 + 4096 + 64_000),
+        ),
         (Recipe.of("ffn", hidden=20), site(vector(8), vector(6)), Cost(16 + 180 + 126, 160 + 120)),
         (Recipe.of("gru"), site(Port("sequence", (20, 8)), Port("sequence", (20, 8))), GRU),
         (
