@@ -63,7 +63,7 @@ class Host:
 
 def hosts(given: Options) -> list[Host]:
     """The MLP of MNIST-1D, and a small batch-norm CNN on 28×28 images."""
-    steps = 300 if given.quick else 6_000
+    steps = DORMANT_STEPS + 40 if given.quick else 6_000
     vectors = Host("MLP 32", partial(mlp, (40, 32, 32, 10)), mnist1d(given.data), Plan(steps), VECTOR_RECIPES)
     if given.quick:
         return [vectors]

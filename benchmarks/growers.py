@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from benchmarks.arms import Session
 from benchmarks.data import Rows
-from esper import Grower, Recipe, held_out
+from esper import Budget, Grower, Recipe, held_out
 from esper.controller.candidate import Candidate
 from esper.controller.rules import Controller, Pace, Rules, View
 from esper.events import Score
@@ -64,7 +64,11 @@ def evaluation(rows: Rows, batch: int) -> HeldOut:
 
 
 def grower(
-    session: Session, *, recipes: Sequence[Recipe] | None = None, controller: Controller | None = None
+    session: Session,
+    *,
+    recipes: Sequence[Recipe] | None = None,
+    controller: Controller | None = None,
+    budget: Budget | None = None,
 ) -> Grower:
     """A Grower for ``session``, everything not named here at its default."""
     return Grower(
@@ -73,6 +77,7 @@ def grower(
         evaluate=evaluation(session.held_out, session.plan.batch),
         total_steps=session.plan.steps,
         scheduler=session.scheduler,
+        budget=budget or Budget(),
         recipes=recipes,
         controller=controller,
         seed=session.seed,

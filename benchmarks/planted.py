@@ -134,7 +134,7 @@ def table(rows: list[Row]) -> Table:
 
 def jobs(given: Options) -> list[Job]:
     """One a start and seed."""
-    plan = replace(Plan(), steps=100) if given.quick else Plan()
+    plan = replace(Plan(), steps=60) if given.quick else Plan()
     starts = list(STARTS)[:1] if given.quick else list(STARTS)
     return [Job(f"seed {s}", partial(start_rows, start, plan, s)) for s in given.seeds for start in starts]
 

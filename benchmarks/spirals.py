@@ -7,27 +7,34 @@ from functools import partial
 import msgspec
 from torch import nn
 
-from benchmarks.arms import Build, Plan, Row, control_arms, grow, history_note, measured, static_arm
+from benchmarks.arms import Build, Plan, Row, Session, control_arms, grow, history_note, measured, static_arm
 from benchmarks.command import Options, options
 from benchmarks.data import spirals
-from benchmarks.growers import whole_catalogue
+from benchmarks.growers import grower
 from benchmarks.networks import mlp, num_params, scaled_mlp
 from benchmarks.pool import Job, run_jobs
 from benchmarks.summary import COLUMNS, best_of, difference_notes, summary_cells
 from benchmarks.table import Table, publish
+from esper import Budget, Grower, Recipe
 
 GROWN = "grown from Linear(2, 2)"
 SOLVED = 0.99
+RECIPES = (Recipe.of("mlp", hidden=32), Recipe.of("mlp", ratio=2.0), Recipe.of("gated", ratio=4.0))
 SWEEP: dict[str, Build] = {
     "-".join(map(str, hidden)): partial(mlp, (2, *hidden, 2)) for hidden in ((16,), (64,), (16, 16), (32, 32))
 }
+
+
+def growing(session: Session) -> Grower:
+    """Sizes in absolute numbers: relative to a layer of two units every recipe and every budget is tiny."""
+    return grower(session, recipes=RECIPES, budget=Budget(params_ratio=None, params=2_000))
 
 
 def seed_rows(plan: Plan, seed: int) -> list[Row]:
     """All arms of one seed."""
     task = spirals(seed)
     start = partial(nn.Linear, 2, 2)
-    trained = grow(start, task.split, plan, seed, growing=whole_catalogue, counted=True)
+    trained = grow(start, task.split, plan, seed, growing=growing, counted=True)
     uniform = partial(scaled_mlp, (1, 1), 2, 2, num_params(trained.model))
     return [
         static_arm("static start", start, task, plan, seed),

@@ -145,7 +145,9 @@ def test_reinitialised_draws_every_weight_anew_and_refuses_what_it_cannot_draw()
 
 def test_reinitialised_redraws_bare_weights_as_torch_draws_those_of_a_layer() -> None:
     layer = nn.Linear(5, 4)
-    folded = fx.GraphModule({"weight": layer.weight, "bias": layer.bias}, fx.Graph())
+    graph = fx.Graph()
+    graph.output((graph.get_attr("weight"), graph.get_attr("bias")))
+    folded = fx.GraphModule({"weight": layer.weight, "bias": layer.bias}, graph)
     torch.manual_seed(3)
     fresh = dict(reinitialised(folded).named_parameters())
     torch.manual_seed(3)
