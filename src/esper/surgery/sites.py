@@ -114,7 +114,9 @@ def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:
         return "it takes every child for a layer of its own"
     if trace.has_graph and not all(c.target is None or c.target.requires_grad for c in calls):
         return "its output carries no gradient: it is frozen, and so is all before it"
-    if not any(call.used for call in calls):
+    if isinstance(module, nn.RNNBase) and any(c.target is not None and c.target.where != 0 for c in calls):
+        return "it works on packed sequences"
+    if all(call.target is not None and not call.used for call in calls):
         return "nothing that the model returns depends on its first output"
     return ""
 

@@ -45,7 +45,7 @@ def is_scale(module: nn.Module, calls: Iterable[Call]) -> bool:
     if isinstance(module, _NORMS):
         return True
     same_shape = all(c.source and c.target and c.source.shape == c.target.shape for c in calls)
-    return same_shape and all(max(p.shape, default=1) == p.numel() for p in module.parameters())
+    return same_shape and all(parameter.dim() < 2 for parameter in module.parameters())
 
 
 def _owner(parameter: str) -> str:
