@@ -22,11 +22,11 @@ from esper.growth.budget import Budget, Size
 from esper.growth.host import Evaluate, Host, Losses
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, after_refusal, resume
-from esper.growth.record import recipe_of, replay, site_of
+from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Setup, Work
 from esper.recipe import Recipe
-from esper.surgery.fold import fold, obstacles
+from esper.surgery.fold import fold, observe, obstacles
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
 from esper.surgery.sites import SiteMap, discover
@@ -117,6 +117,11 @@ class Grower:
         return tuple(self._work.history)
 
     @property
+    def record(self) -> list[dict[str, Any]]:
+        """What has been done to the model, as plain data: attachments, cuts, folding, in order."""
+        return list(self._work.record)
+
+    @property
     def finished(self) -> bool:
         """Whether no more growth will be tried."""
         return isinstance(self._phase, Over)
@@ -169,9 +174,10 @@ class Grower:
         self._phase = Over(self._work)
         model = self._work.setup.training.model
         num_grafts = len(all_grafts(model))
+        forms = observe(model, partial(self._work.setup.host.evaluate, model)) if num_grafts else {}
         for module in (model, *map(inner, self._work.setup.training.averaged)):
-            fold(module, partial(self._work.setup.host.evaluate, module))
-        self._work.record.append({"op": "fold"})
+            fold(module, forms)
+        self._work.record.append(folded(forms))
         self._folded = True
         total = sum(p.numel() for p in model.parameters())
         self._work.emit(Folded(step=self._work.tally.step, total_params=total, num_grafts=num_grafts))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -13,6 +13,7 @@ from esper.errors import CheckpointError, SiteError
 from esper.growth.optimizers import assign, dismiss, join
 from esper.growth.training import inner
 from esper.recipe import Recipe
+from esper.surgery.fold import Form, fold
 from esper.surgery.graft import Graft, attach, cut, like_host
 from esper.surgery.site import Port, Site
 
@@ -31,6 +32,11 @@ def attached(site: Site, recipe: Recipe) -> dict[str, Any]:
         "blueprint": recipe.blueprint,
         "options": dict(recipe.options),
     }
+
+
+def folded(forms: Mapping[str, Form]) -> dict[str, Any]:
+    """The record of folding."""
+    return {"op": "fold", "forms": {name: [f.parameter, f.kind, list(f.items), f.item] for name, f in forms.items()}}
 
 
 def site_of(op: dict[str, Any]) -> Site:
@@ -81,15 +87,20 @@ def own_parameters(model: nn.Module, exit_name: str) -> list[tuple[str, nn.Param
 
 
 def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
-    if op["op"] == "cut":
-        cut(model, op["exit"])
-        if optimizer is not None:
-            dismiss(optimizer, map(model.get_parameter, op["dead"]))
-        return
-    graft = like_host(graft_of(op), model)
-    if optimizer is not None:
-        join(optimizer, assign(optimizer, model.get_submodule(op["exit"]), graft))
-    attach(model, graft)
+    match op["op"]:
+        case "attach":
+            graft = like_host(graft_of(op), model)
+            if optimizer is not None:
+                join(optimizer, assign(optimizer, model.get_submodule(op["exit"]), graft))
+            attach(model, graft)
+        case "cut":
+            cut(model, op["exit"])
+            if optimizer is not None:
+                dismiss(optimizer, map(model.get_parameter, op["dead"]))
+        case "fold":
+            fold(model, {name: _form(data) for name, data in op["forms"].items()})
+        case other:
+            raise CheckpointError(f"unknown operation {other!r}: the checkpoint is of a newer version of esper")
 
 
 def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:
@@ -102,3 +113,8 @@ def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:
 def _port(data: Sequence[Any]) -> Port:
     kind, shape, batch_dim = data
     return Port(kind, tuple(shape), batch_dim)
+
+
+def _form(data: Sequence[Any]) -> Form:
+    parameter, kind, items, item = data
+    return Form(parameter, kind, tuple(items), item)

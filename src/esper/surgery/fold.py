@@ -10,7 +10,9 @@ import inspect
 import operator
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
@@ -20,20 +22,21 @@ from esper.surgery.graft import Graft, Grafts, is_cut, release
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 
+Kind = Literal["tensor", "tuple", "list", "dict"]
 PLAIN = (bool, int, float, str, tuple)
 
 
 class Form(NamedTuple):
     """How an exit module was called: the parameter that the grafts read, and what it returned.
 
-    ``items`` are the keys or positions of a collection's items (none for a tensor), ``item`` the one that
-    grafts add to, ``kind`` the collection's class.
+    ``kind`` is ``tensor``, or the ``tuple``, ``list`` or ``dict`` as which a collection is returned after folding;
+    ``items`` are its keys or positions, ``item`` the one that grafts add to.
     """
 
     parameter: str
-    items: tuple[int | str, ...]
-    item: int | str | None
-    kind: type
+    kind: Kind
+    items: tuple[int | str, ...] = ()
+    item: int | str | None = None
 
 
 class _End(NamedTuple):
@@ -55,18 +58,12 @@ class _End(NamedTuple):
         return min(parents, key=len)
 
 
-def fold(model: nn.Module, run: Callable[[], object]) -> int:
+def fold(model: nn.Module, forms: Mapping[str, Form]) -> int:
     """Fold every graft of ``model`` in place and return how many there were.
 
-    ``run`` makes one forward pass or more; it is watched to see how the grown modules are called. The function
-    computed stays the same, up to rounding.
+    ``forms`` are those that :func:`observe` found. The function computed stays the same, up to rounding.
     """
-    exits = [
-        name for name, module in model.named_modules() if isinstance(module._modules.get("grafts"), Grafts)
-    ]
-    if not exits:
-        return 0
-    forms = _observe(model, exits, run)
+    exits = _exits(model)
     ends = [_End(name, is_cut(model, name), release(model, name)) for name in exits]
     for end in ends:
         if not end.has_span:
@@ -113,24 +110,29 @@ def common_parent(entry: str, exit_name: str) -> str:
     return ".".join(shared)
 
 
-def _observe(model: nn.Module, exits: list[str], run: Callable[[], object]) -> Mapping[str, Form]:
+def observe(model: nn.Module, run: Callable[[], object]) -> dict[str, Form]:
+    """How the modules that carry grafts are called, by name; ``run`` makes one forward pass or more.
+
+    Raises SiteError for one that is not called.
+    """
     forms: dict[str, Form] = {}
-    handles = []
-    for name in exits:
 
-        def watch(module: nn.Module, args: Any, kwargs: Any, output: Any, name: str = name) -> None:
-            forms[name] = _form(module, args, kwargs, output)
+    def watch(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        forms[name] = _form(module, args, kwargs, output)
 
-        handles.append(model.get_submodule(name).register_forward_hook(watch, with_kwargs=True))
-    try:
+    with ExitStack() as stack:
+        for name in _exits(model):
+            module = model.get_submodule(name)
+            stack.callback(module.register_forward_hook(partial(watch, name), with_kwargs=True).remove)
         run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    missing = [name for name in exits if name not in forms]
+    missing = [name for name in _exits(model) if name not in forms]
     if missing:
         raise SiteError(f"{missing[0]} carries a graft but was not called; it cannot be folded")
     return forms
+
+
+def _exits(model: nn.Module) -> list[str]:
+    return [name for name, m in model.named_modules() if isinstance(m._modules.get("grafts"), Grafts)]
 
 
 def _form(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Form:
@@ -139,10 +141,11 @@ def _form(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outp
     parameter = next((name for name, value in bound.arguments.items() if value is source), "")
     target = first_output(output)
     if isinstance(output, Tensor):
-        return Form(parameter, (), None, Tensor)
+        return Form(parameter, "tensor")
+    kind: Kind = "dict" if isinstance(output, Mapping) else "list" if isinstance(output, list) else "tuple"
     pairs = list(output.items() if isinstance(output, Mapping) else enumerate(output))
     item = next(key for key, value in pairs if value is target)
-    return Form(parameter, tuple(key for key, _ in pairs), item, type(output))
+    return Form(parameter, kind, tuple(key for key, _ in pairs), item)
 
 
 def _grown(host: nn.Module, end: _End, form: Form) -> fx.GraphModule:
@@ -210,13 +213,9 @@ def _rebuild(graph: fx.Graph, own: fx.Node | None, form: Form, total: fx.Node | 
         key: total if key == form.item else graph.call_function(operator.getitem, (own, key))
         for key in form.items
     }
-    if issubclass(form.kind, Mapping):
+    if form.kind == "dict":
         return items
-    if form.kind is list:
-        return list(items.values())
-    if form.kind is tuple:
-        return tuple(items.values())
-    return graph.call_function(form.kind, tuple(items.values()))
+    return list(items.values()) if form.kind == "list" else tuple(items.values())
 
 
 def _fold_spans(model: nn.Module, spans: list[_End]) -> None:
@@ -240,8 +239,9 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End]) -> None:
     before = _called(graph)
     grown.graph.eliminate_dead_code()
     grown.recompile()
-    for name in before - _called(grown.graph):
-        _remove(module, name)
+    after = _called(grown.graph)
+    for name in before - after:
+        _remove(module, name, keep=any(other.startswith(f"{name}.") for other in after))
     vars(module)["forward"] = grown.forward
 
 
@@ -303,9 +303,11 @@ def _called(graph: fx.Graph) -> set[str]:
     return {str(node.target) for node in graph.nodes if node.op == "call_module"}
 
 
-def _remove(module: nn.Module, name: str) -> None:
-    """Delete a submodule that nothing calls any more; those without parameters may stay."""
-    if any(True for _ in module.get_submodule(name).parameters()):
+def _remove(module: nn.Module, name: str, *, keep: bool) -> None:
+    """Delete a submodule that nothing calls any more, or only its own parameters where its children are to be kept."""
+    if keep:
+        module.get_submodule(name)._parameters.clear()
+    elif any(True for _ in module.get_submodule(name).parameters()):
         parent, _, child = name.rpartition(".")
         del module.get_submodule(parent)._modules[child]
 

@@ -75,7 +75,9 @@ class Ports:
 
 def _layout(modules: Iterable[nn.Module]) -> bool | None:
     """Whether these modules agree that features come last; ``None`` when they do not, or do not say."""
-    says = {isinstance(m, _FEATURES_LAST) for m in modules if isinstance(m, (*_FEATURES_LAST, *_FEATURES_FIRST))}
+    says = {
+        isinstance(m, _FEATURES_LAST) for m in modules if isinstance(m, (*_FEATURES_LAST, *_FEATURES_FIRST))
+    }
     return says.pop() if len(says) == 1 else None
 
 

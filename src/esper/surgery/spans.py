@@ -16,10 +16,7 @@ def spans_among(calls: Iterable[Call]) -> list[tuple[Call, Call]]:
     mask = sum(1 << order for order in by_order)
     feeds = {order: _nearest(call, by_order, mask) for order, call in by_order.items()}
     pairs = {
-        (start, end)
-        for end, nearest in feeds.items()
-        for near in nearest
-        for start in (near, *feeds[near])
+        (start, end) for end, nearest in feeds.items() for near in nearest for start in (near, *feeds[near])
     }
     return [(by_order[start], by_order[end]) for start, end in sorted(pairs, key=lambda pair: pair[::-1])]
 
