@@ -319,7 +319,8 @@ def test_a_closure_that_changes_weights_is_refused_and_undone(change: Callable[[
     assert weight.grad is grad
     assert list(dict(model.named_parameters())) == ["weight", "bias"]
     assert all(
-        torch.equal(a, b) and torch.equal(a.signbit(), b.signbit()) for a, b in zip(after, before, strict=True)
+        torch.equal(a, b) and torch.equal(a.signbit(), b.signbit())
+        for a, b in zip(after, before, strict=True)
     )
 
 

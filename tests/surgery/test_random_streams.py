@@ -28,7 +28,12 @@ def put_back(kept: list[tuple[Callable[[object], object], object]]) -> None:
 
 
 def upcoming() -> list[float]:
-    numbers = [random.gauss(0, 1), np.random.standard_normal(), np.random.standard_normal(), np.random.random()]
+    numbers = [
+        random.gauss(0, 1),
+        np.random.standard_normal(),
+        np.random.standard_normal(),
+        np.random.random(),
+    ]
     return [*numbers, random.random(), torch.rand(()).item()]
 
 

@@ -74,7 +74,9 @@ def test_ports_describe_the_tensors_that_a_graft_meets(kind: Host) -> None:
 def test_a_chain_offers_its_layers_and_spans_of_two_and_three() -> None:
     found = sites_of(host("mlp"))
     assert names(found) == ["0", "2", "0..2", "4", "2..4", "0..4"]
-    assert found.sites[2] == Site(exit="2", source=Port("vector", (6,)), target=Port("vector", (16,)), entry="0")
+    assert found.sites[2] == Site(
+        exit="2", source=Port("vector", (6,)), target=Port("vector", (16,)), entry="0"
+    )
     assert found.macs == 400
 
 
@@ -146,7 +148,9 @@ def test_tied_weights_are_counted_once() -> None:
 
 def test_modules_that_are_never_called_say_so() -> None:
     found = sites_of(host("branches"))
-    assert row(found, "unused") == SiteRow("unused", "Linear", 8, 8 / 602, False, "never called in the traced batch")
+    assert row(found, "unused") == SiteRow(
+        "unused", "Linear", 8, 8 / 602, False, "never called in the traced batch"
+    )
 
 
 def test_modules_called_several_times_grow_without_spans() -> None:
@@ -178,7 +182,9 @@ def test_a_frozen_layer_behind_a_trainable_one_grows() -> None:
 class Between(nn.Module):
     """A layer between two linear ones, with something done to its input and output."""
 
-    def __init__(self, layer: nn.Module, before: Callable[[Tensor], object], after: Callable[..., Tensor]) -> None:
+    def __init__(
+        self, layer: nn.Module, before: Callable[[Tensor], object], after: Callable[..., Tensor]
+    ) -> None:
         super().__init__()
         self.first, self.layer, self.head = nn.Linear(4, 4), layer, nn.Linear(4, 4)
         self.before, self.after = before, after
