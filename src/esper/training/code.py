@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from esper.errors import RunError
-from esper.training.graph import constructor, describe, rebuild, weights_of
+from esper.training.graph import Description, describe, rebuild, weights_of
 
 HEADER = '''"""A network that Esper grew. Needs torch only; the weights lie beside this file.
 
@@ -44,38 +44,43 @@ def write_code(model: nn.Module, path: Path) -> None:
 
     Raises ``RunError`` when the network does more than layers, functions and operators.
     """
-    graph = _as_graph(model)
+    description = describe(model)
+    state = weights_of(model, description)
+    graph = rebuild(description, state)
     num_params = sum(parameter.numel() for parameter in graph.parameters())
     header = HEADER.format(name=path.stem, num_params=num_params)
-    path.write_text(header + _construction(graph) + _forward(graph) + FOOTER, encoding="utf-8")
+    lines = [*_containers(description), *_layers(description), *_loose(description, state)]
+    construction = "".join(f"        {line}\n" for line in lines or ["pass"])
+    path.write_text(header + construction + _forward(graph) + FOOTER, encoding="utf-8")
     torch.save(graph.state_dict(), path.with_suffix(".pt"))
 
 
-def _as_graph(model: nn.Module) -> fx.GraphModule:
-    description = describe(model)
-    return rebuild(description, weights_of(model, description))
+def _containers(description: Description) -> Iterator[str]:
+    """Modules that hold others, outer ones first."""
+    made: set[str] = set()
+    for path in [*description.layers, *description.weights]:
+        parts = path.split(".")[:-1]
+        for depth in range(1, len(parts) + 1):
+            container = ".".join(parts[:depth])
+            if container not in made:
+                made.add(container)
+                yield _assign(container, "torch.nn.Module()")
 
 
-def _construction(graph: fx.GraphModule) -> str:
-    """Lines of ``__init__``: containers first, then what is in them."""
-    lines = []
-    for path, module in graph.named_modules():
-        if not path:
-            continue
-        bare = type(module) is nn.Module
-        arguments = "" if bare else constructor(module)
-        if arguments is None:
-            raise RunError(f"{path} is a {type(module).__name__}, which cannot be written as code")
-        lines.append(_assign(path, f"torch.nn.{type(module).__name__}({arguments})"))
-    for path, parameter in graph.named_parameters():
-        if type(graph.get_submodule(path.rpartition(".")[0])) in (nn.Module, type(graph)):
-            lines.append(_assign(path, f"torch.nn.Parameter(torch.empty({tuple(parameter.shape)}))"))
-    for path, buffer in graph.named_buffers():
-        if type(graph.get_submodule(path.rpartition(".")[0])) in (nn.Module, type(graph)):
-            value = f"torch.empty({tuple(buffer.shape)}, dtype={buffer.dtype})"
-            parent, _, name = path.rpartition(".")
-            lines.append(f"{_owner(parent)}.register_buffer({name!r}, {value})")
-    return "".join(f"        {line}\n" for line in lines)
+def _layers(description: Description) -> Iterator[str]:
+    for path, (name, arguments) in description.layers.items():
+        yield _assign(path, f"torch.nn.{name}({arguments})")
+
+
+def _loose(description: Description, state: dict[str, Tensor]) -> Iterator[str]:
+    """Tensors that belong to no layer."""
+    for path, is_parameter in description.weights.items():
+        parent, _, name = path.rpartition(".")
+        empty = f"torch.empty({tuple(state[path].shape)}, dtype={state[path].dtype})"
+        if is_parameter:
+            yield f"{_owner(parent)}.register_parameter({name!r}, torch.nn.Parameter({empty}))"
+        else:
+            yield f"{_owner(parent)}.register_buffer({name!r}, {empty})"
 
 
 def _assign(path: str, value: str) -> str:

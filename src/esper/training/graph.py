@@ -9,6 +9,7 @@ override, operators, and methods of tensors.
 
 from __future__ import annotations
 
+import ast
 import builtins
 import inspect
 import math
@@ -24,6 +25,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import get_overridable_functions
 
 from esper.errors import RunError
+from esper.training.network import evaluating
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
 LITERALS = (bool, int, float, str)
@@ -66,13 +68,11 @@ def describe(model: nn.Module) -> Description:
 
     Raises ``RunError`` when it does more than layers, functions and operators.
     """
-    training = model.training
     try:
-        graph = _Tracer(model).trace(model.eval())
+        with evaluating(model):
+            graph = _Tracer(model).trace(model)
     except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
         raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
-    finally:
-        model.train(training)
     layers, weights, calls = {}, {}, []
     for node in graph.nodes:
         if node.op == "call_module":
@@ -92,12 +92,12 @@ def rebuild(description: Description, state: dict[str, Tensor]) -> fx.GraphModul
     root = nn.Module()
     for path, (name, arguments) in description.layers.items():
         _place(root, path, _construct(name, arguments))
-    for path, is_parameter in description.weights.items():
-        _place(root, path, nn.Parameter(state[path]) if is_parameter else state[path])
-    model = fx.GraphModule(root, _graph(description.calls))
     try:
+        for path, is_parameter in description.weights.items():
+            _place(root, path, nn.Parameter(state[path]) if is_parameter else state[path])
+        model = fx.GraphModule(root, _graph(description.calls))
         model.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, KeyError) as error:
         raise RunError(f"the weights do not fit the network: {error}") from error
     return model.eval()
 
@@ -120,7 +120,7 @@ def constructor(module: nn.Module) -> str | None:
     for arguments in (_printed(module), _by_signature(module)):
         try:
             twin = _construct(type(module).__name__, arguments)
-        except (RunError, TypeError, ValueError, NameError, SyntaxError):
+        except (RunError, TypeError, ValueError):
             continue
         if _shapes(twin) == _shapes(module):
             return arguments
@@ -170,12 +170,13 @@ def _construct(name: str, arguments: str) -> nn.Module:
 
 def _literals(arguments: str) -> tuple[list[Any], dict[str, Any]]:
     """Arguments in Python text, taken as literals: nothing is run."""
-    import ast
-
-    call = ast.parse(f"f({arguments})", mode="eval").body
-    assert isinstance(call, ast.Call)
-    args = [ast.literal_eval(value) for value in call.args]
-    return args, {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    try:
+        call = ast.parse(f"f({arguments})", mode="eval").body
+        assert isinstance(call, ast.Call)
+        args = [ast.literal_eval(value) for value in call.args]
+        return args, {word.arg: ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    except (ValueError, SyntaxError) as error:
+        raise RunError(f"{arguments!r} are not arguments of a layer") from error
 
 
 def _place(root: nn.Module, path: str, thing: nn.Module | Tensor) -> None:
