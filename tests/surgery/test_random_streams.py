@@ -79,3 +79,16 @@ def test_another_bit_generator_of_numpy_is_kept_too() -> None:
         assert np.random.random() == first
     finally:
         np.random.set_bit_generator(original)
+
+
+def test_the_streams_of_every_device_in_use_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = (torch.Generator().manual_seed(1), torch.Generator().manual_seed(2))
+    monkeypatch.setattr(torch.cuda, "default_generators", devices)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    metal = torch.Generator().manual_seed(3)
+    monkeypatch.setattr(torch.mps, "get_rng_state", metal.get_state)
+    monkeypatch.setattr(torch.mps, "set_rng_state", metal.set_state)
+    kept = list(random_streams())
+    first = [torch.rand(2, generator=generator).tolist() for generator in (*devices, metal)]
+    put_back(kept)
+    assert [torch.rand(2, generator=generator).tolist() for generator in (*devices, metal)] == first

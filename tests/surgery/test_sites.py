@@ -109,6 +109,35 @@ def test_a_layer_of_unknown_class_is_read_as_its_neighbours_are(layer: nn.Module
         assert {site.source.kind for site in found.select(name).sites} == {kind}
 
 
+@pytest.mark.parametrize(("shape", "kind"), [((3, 4, 6), "sequence"), ((3, 2, 4, 6), "image")])
+def test_without_a_known_neighbour_three_dimensions_are_a_sequence_and_four_an_image(
+    shape: tuple[int, ...], kind: str
+) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(4, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (x * self.weight)[..., :2]
+
+    assert {site.source.kind for site in sites_in(Own(), torch.randn(shape)).sites} == {kind}
+
+
+def test_a_chain_with_weights_of_its_own_takes_no_child() -> None:
+    class Scaled(nn.Sequential):
+        def __init__(self) -> None:
+            super().__init__(nn.Linear(2, 2))
+            self.mix = nn.Parameter(torch.ones(2, 2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) @ self.mix
+
+    found = sites_in(nn.Sequential(Scaled(), nn.Linear(2, 2)), torch.randn(3, 2))
+    assert row(found, "0").note == "only by a span, 0.0..1: it takes every child for a layer of its own"
+    assert names(found) == ["0.0", "1", "0.0..1"]
+
+
 def test_embeddings_grow_after_and_only_there() -> None:
     found = sites_of(host("lstm"))
     assert names(found) == ["embed+", "lstm", "head", "lstm..head"]
