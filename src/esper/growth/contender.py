@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from esper.growth.host import Closure, Host, Losses
 from esper.growth.optimizers import assign, follow, sibling
 from esper.surgery.graft import Graft
+from esper.surgery.random_streams import streams_kept
 
 
 class Contender:
@@ -44,7 +45,8 @@ class Contender:
             self.failed = "its loss became infinite or undefined"
             return
         follow(self.optimizer, self._live)
-        self.optimizer.step()
+        with streams_kept():
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
     def losses(self) -> Losses:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class Host:
         with isolated(self.model, eval_mode=True), torch.no_grad():
             if not grafts:
                 return checked(self._evaluate(self.model))
-            with switched_on(self.model, grafts, exclusive=exclusive), modes(grafts, training=False):
+            with _eagerly(), switched_on(self.model, grafts, exclusive=exclusive), modes(grafts, training=False):
                 return checked(self._evaluate(self.model))
 
     def pairs(self, sites: Sequence[Site]) -> Pairs:
@@ -85,7 +86,8 @@ class Host:
         if not self._closure_checked:
             self._check(closure)
         parameters = [p for graft in grafts for p in graft.parameters()]
-        with isolated(self.model), torch.enable_grad(), switched_on(self.model, grafts, exclusive=exclusive):
+        grafted = switched_on(self.model, grafts, exclusive=exclusive)
+        with isolated(self.model), _eagerly(), torch.enable_grad(), grafted:
             loss = scalar(closure())
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         if all(gradient is None for gradient in gradients):
@@ -126,6 +128,12 @@ class modes:  # noqa: N801 - reads as a verb in a with statement
     def __exit__(self, *_: object) -> None:
         for graft, training in self._grafts:
             graft.train(training)
+
+
+def _eagerly() -> AbstractContextManager[object]:
+    """Compiled code, also that of a compiled twin of the model, does not see hooks that came after it."""
+    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
+    return stance
 
 
 def no_closure() -> Tensor:

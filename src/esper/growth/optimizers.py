@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from esper.errors import OptimizerError
+from esper.surgery.random_streams import streams_kept
 
 REFUSED = {
     torch.optim.LBFGS: "keeps one flat history of all parameters",
@@ -29,6 +30,10 @@ def check_optimizer(optimizer: Optimizer, model: nn.Module) -> None:
             raise OptimizerError(
                 f"{refused.__name__} cannot take new parameters: it {reason}; use AdamW or SGD"
             )
+    if any(isinstance(value, Optimizer) for value in vars(optimizer).values()):
+        raise OptimizerError(
+            f"{type(optimizer).__name__} wraps another optimizer, which a trial cannot copy; pass the inner one"
+        )
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for group in optimizer.param_groups for p in group["params"]):
         raise OptimizerError(
@@ -42,14 +47,15 @@ def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) 
     It shares nothing with the original: no state, no hooks, no scheduler's patches.
     """
     fresh = object.__new__(type(optimizer))
-    fresh.__dict__.update({k: v for k, v in vars(optimizer).items() if k not in ("step", "zero_grad")})
     for name, value in vars(optimizer).items():
-        if isinstance(value, OrderedDict):
-            fresh.__dict__[name] = OrderedDict()
+        if name not in ("step", "zero_grad"):
+            fresh.__dict__[name] = _unshared(value)
     fresh.state = defaultdict(dict)
     fresh.param_groups = [
         {**group, "params": list(own)} for group, own in zip(optimizer.param_groups, parameters, strict=True)
     ]
+    if isinstance(optimizer, torch.optim.Adagrad):  # the one that makes its state in the constructor
+        fresh.state.update(torch.optim.Adagrad([dict(group) for group in fresh.param_groups]).state)
     return fresh
 
 
@@ -75,7 +81,8 @@ def accepts(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> s
     for parameter in (p for group in copies for p in group):
         parameter.grad = torch.ones_like(parameter)
     try:
-        sibling(optimizer, copies).step()
+        with streams_kept():
+            sibling(optimizer, copies).step()
     except STEP_ERRORS as error:
         return f"{type(optimizer).__name__} cannot take its parameters: {error}"
     return None
@@ -113,6 +120,13 @@ def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[d
         }
         for p in parameters
     ]
+
+
+def _unshared(value: Any) -> Any:
+    """Hooks are left behind, collections of the user's own are copied."""
+    if isinstance(value, OrderedDict):
+        return OrderedDict()
+    return value.copy() if isinstance(value, (list, dict, set)) else value
 
 
 def _group_of(optimizer: Optimizer, parameters: Sequence[nn.Parameter], *, default: int | None = None) -> int:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -26,6 +27,7 @@ from esper.signals.shadow import Shadow
 from esper.signals.statistics import Statistics
 from esper.surgery.capture import Capture, Pair
 from esper.surgery.graft import cut, grafts_of, is_cut
+from esper.surgery.random_streams import streams_kept
 
 LOOK = 0.5
 HALVE = 1 / 3
@@ -94,9 +96,12 @@ class Sense(Phase):
         self._capture = Capture(work.setup.host.model, work.setup.sites)
         self._capture.arm()
         self._left = work.setup.pace.sense
+        self._seen = False
 
     def step(self) -> Phase:
-        self._statistics.update(self._capture.take())
+        pairs = self._capture.take()
+        self._seen = self._seen or bool(pairs)
+        self._statistics.update(pairs)
         self._left -= 1
         return self if self._left > 0 else self._propose()
 
@@ -104,15 +109,17 @@ class Sense(Phase):
         self._capture.disarm()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"left": self._left, "statistics": self._statistics.state_dict()}
+        return {"left": self._left, "seen": self._seen, "statistics": self._statistics.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._left = state["left"]
+        self._left, self._seen = state["left"], state["seen"]
         self._statistics.load_state_dict(state["statistics"])
 
     def _propose(self) -> Phase:
         self.stop()
         work = self.work
+        if not self._seen:
+            return _unreached(work)
         signals = self._statistics.read()
         work.emit(Sensed(step=work.tally.step, signals=signals))
         view = work.view(signals)
@@ -146,7 +153,8 @@ class Learn(Phase):
         pairs, pace = self._capture.take(), self.work.setup.pace
         self._left -= 1
         if self.work.setup.host.differentiable or self._left >= UNFITTED * pace.shadow:
-            self._shadow.update(pairs)
+            with streams_kept():
+                self._shadow.update(pairs)
         else:
             self._keep_unfitted(pairs)
         if self._left == int((1 - HALVE) * pace.shadow) and len(self._candidates) > 1:
@@ -190,7 +198,9 @@ class Learn(Phase):
     def _scores(self, otherwise: Mapping[str, Sequence[Pair]]) -> list[Score]:
         """Best first; on held-out pairs, or on ``otherwise`` where ``evaluate`` gives no gradients."""
         host = self.work.setup.host
-        worths = self._shadow.worth(host.pairs(self._capture.sites) if host.differentiable else otherwise)
+        pairs = host.pairs(self._capture.sites) if host.differentiable else otherwise
+        with streams_kept():
+            worths = self._shadow.worth(pairs)
         scores = [
             Score(
                 candidate=name,
@@ -359,6 +369,15 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
             )
     phase.load_state_dict(dict(state))
     return phase
+
+
+def _unreached(work: Work) -> Phase:
+    reason = (
+        "no gradient has reached any site: train the very model that was given to Grower, call backward() before "
+        "step(), and leave its sites unfrozen"
+    )
+    warnings.warn(f"growth ends: {reason}", stacklevel=5)
+    return over(work, reason)
 
 
 def begin_round(work: Work) -> Phase:

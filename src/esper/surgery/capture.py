@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -41,6 +43,7 @@ class Capture:
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
         self._inputs: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
+        self._eagerly = ExitStack()
 
     @property
     def armed(self) -> bool:
@@ -51,6 +54,8 @@ class Capture:
         """Place the hooks; the next passes are read."""
         if self._handles:
             return
+        # Compiled code does not see hooks that came after it.
+        self._eagerly.enter_context(torch.compiler.set_stance("force_eager"))
         by_exit: dict[str, list[Site]] = defaultdict(list)
         for site in self.sites:
             by_exit[site.exit].append(site)
@@ -64,6 +69,7 @@ class Capture:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        self._eagerly.close()
         self._inputs.clear()
 
     def take(self) -> dict[str, list[Pair]]:

@@ -6,6 +6,7 @@ import ctypes
 import random
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,17 @@ def random_streams() -> Iterator[Kept]:
         yield generator.set_state, generator.get_state()
     if torch.backends.mps.is_available():
         yield torch.mps.set_rng_state, torch.mps.get_rng_state()
+
+
+@contextmanager
+def streams_kept() -> Iterator[None]:
+    """Puts the random streams back on exit, for code of growth's own that must not move the caller's."""
+    kept = list(random_streams())
+    try:
+        yield
+    finally:
+        for restore, state in kept:
+            restore(state)
 
 
 class _NumpyStream:
