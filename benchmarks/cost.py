@@ -35,6 +35,7 @@ from benchmarks.meter import PeakMemory
 from benchmarks.networks import image_cnn, mlp, reinitialised
 from benchmarks.table import Table, publish
 from esper import Grower, Recipe, Rules
+from esper.events import Attached, Scored
 
 WARM_UP = 20
 DORMANT_STEPS = 200
@@ -85,7 +86,7 @@ def phase_times(host: Host) -> tuple[Times, Trained]:
     times: Times = defaultdict(list)
     for x, y in batches(host.task.split.train, host.plan, 0):
         phase = grown.phase
-        if phase in ("over", "trim"):
+        if phase == "over" or any(isinstance(event, Attached) for event in grown.history):
             break
         pair = (
             seconds(partial(growing_step, growing, grown, x, y)),
@@ -121,10 +122,16 @@ def phase_cells(host: Host) -> list[list[str]]:
         "sensing": times.get("sense", []),
         "shadow, 8 candidates": eight,
         "shadow, after halving": fewer,
-        "trial, 2 candidates": times.get("try", []),
+        f"trial, {num_tried(trained)} candidates": times.get("try", []),
     }
     cells = [phase_line(host.name, phase, pairs, final) for phase, pairs in phases.items() if pairs]
     return [*cells, [host.name, "final net", "–", f"{final:.2f}", "1.00"]]
+
+
+def num_tried(trained: Trained) -> int:
+    """How many candidates went to the first trial."""
+    assert trained.grower is not None
+    return next((len(event.chosen) for event in trained.grower.history if isinstance(event, Scored)), 0)
 
 
 def split_learning(

@@ -28,7 +28,7 @@ from benchmarks.data import mnist1d
 from benchmarks.growers import by_chance, by_rules
 from benchmarks.networks import cnn1d, mlp, scaled_mlp
 from benchmarks.pool import Job, run_jobs
-from benchmarks.summary import COLUMNS, best_of, difference_notes, summary_cells
+from benchmarks.summary import COLUMNS, best_of, by_arm, difference_notes, summary_cells
 from benchmarks.table import Table, publish
 
 STATIC: dict[str, Build] = {
@@ -83,9 +83,8 @@ def jobs(given: Options) -> list[Job]:
 
 def table(rows: list[Row]) -> Table:
     """Rows of all arms, with the sweep over the static ones and the paired differences."""
-    sweep = best_of(
-        f"best of {len(STATIC)} static nets by held-out accuracy", [r for r in rows if r.arm in STATIC]
-    )
+    swept = [row for row in rows if row.arm in STATIC]
+    sweep = best_of(f"best of {len(by_arm(swept))} static nets by held-out accuracy", swept)
     everything = [*rows, *sweep]
     return Table(
         name="mnist1d",

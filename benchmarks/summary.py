@@ -39,7 +39,7 @@ def _cells(arm: str, rows: list[Row]) -> list[str]:
 
 def _spread(values: list[float]) -> str:
     mean, sd = mean_sd(values)
-    return f"{mean:.4f} ± {sd:.4f}"
+    return f"{mean:.4f} ± {sd:.4f}" if len(values) > 1 else f"{mean:.4f}"
 
 
 def difference_notes(rows: Sequence[Row], arm: str) -> list[str]:

@@ -84,7 +84,7 @@ def _with_section(text: str, name: str, content: str) -> str:
 def markdown(table: Table) -> str:
     """An aligned Markdown table: first column to the left, numbers to the right."""
     lines = [table.columns, *table.cells]
-    widths = [max(len(line[index]) for line in lines) for index in range(len(table.columns))]
+    widths = [max(3, *(len(line[index]) for line in lines)) for index in range(len(table.columns))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(_line(cells, widths) for cells in (table.columns, rule, *table.cells))
 
