@@ -29,6 +29,7 @@ from esper.recipe import Recipe
 from esper.surgery.fold import fold, observe, obstacles
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
+from esper.surgery.site import Site
 from esper.surgery.sites import SiteMap, discover
 from esper.surgery.trace import trace
 
@@ -190,6 +191,7 @@ class Grower:
         """
         return {
             "format": FORMAT,
+            "sites": [_features(site) for site in self._sites.offers],
             "work": self._work.state_dict(),
             "phase": {"name": self._phase.name, **self._phase.state_dict()},
             "guard": self._work.guard.state_dict(),
@@ -201,10 +203,7 @@ class Grower:
         Grafts are rebuilt and their parameters join the optimizer; *then* load the state dicts of model, optimizer and
         scheduler. Raises CheckpointError when the state is of another format or another architecture.
         """
-        if state.get("format") != FORMAT:
-            raise CheckpointError(f"not a growth state of format {FORMAT}: {sorted(state)[:5]}")
-        if self._work.record:
-            raise CheckpointError("this model has grown already: load into a fresh instance")
+        self._check(state)
         self._phase.stop()
         record = state["work"]["record"]
         self._replay(record, state["guard"])
@@ -212,17 +211,31 @@ class Grower:
         self._phase = resume(self._work, state["phase"])
         self._work.load_state_dict(state["work"])
 
+    def _check(self, state: dict[str, Any]) -> None:
+        found = state.get("format")
+        if isinstance(found, int) and found > FORMAT:
+            raise CheckpointError(f"growth state of format {found}, this esper reads {FORMAT}: install a newer esper")
+        if found != FORMAT:
+            raise CheckpointError("this is no growth state: pass what grower.state_dict() returned")
+        if self._work.record:
+            raise CheckpointError("this model has grown already: load into a fresh instance")
+        own = [_features(site) for site in self._sites.offers]
+        if own != state["sites"]:
+            other = next((site for site in own + state["sites"] if site not in own or site not in state["sites"]), own)
+            raise CheckpointError(
+                f"the growth state was made with another architecture ({other} is in one of the two only): "
+                "build the model with the arguments that it was made with"
+            )
+
     def _replay(self, record: list[dict[str, Any]], guard: dict[str, Any] | None) -> None:
         training = self._work.setup.training
         watched = max((i for i, op in enumerate(record) if op["op"] == "attach"), default=-1)
-
-        def before(index: int) -> None:
+        for index, op in enumerate(record):
             if guard is not None and index == watched:
                 self._work.guard.load_before_attach(guard)
-
-        for averaged in training.averaged:
-            replay(inner(averaged), record)
-        replay(training.model, record, training.optimizer, before)
+            for averaged in training.averaged:
+                replay(inner(averaged), [op])
+            replay(training.model, [op], training.optimizer)
         if guard is not None:
             self._work.guard.after_attach(record[watched]["exit"])
 
@@ -252,6 +265,12 @@ def _explore(host: Host, judge: Judge) -> SiteMap:
     with isolated(host.model):
         blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
     return found.without(blocked)
+
+
+def _features(site: Site) -> str:
+    """A site without its lengths, which may differ from batch to batch."""
+    source, target = site.source, site.target
+    return f"{site.name}: {source.kind} {source.width} to {target.kind} {target.width}"
 
 
 def _check_losses(losses: Losses, judge: Judge) -> None:

@@ -1,6 +1,6 @@
 """The parts of a growth round, in the order in which they happen. Each says, step by step, which one comes next.
 
-``Rest → Sense → Learn → Try → Trim → Rest``, and ``Over``. While a phase is not armed nothing of it is in the model.
+``Rest → Trim → Sense → Learn → Try → Rest``, and ``Over``. While a phase is not armed nothing of it is in the model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from esper.growth.work import Work
 from esper.signals.shadow import Shadow
 from esper.signals.statistics import Statistics
 from esper.surgery.capture import Capture, Pair
-from esper.surgery.graft import cut, grafts_of, is_cut
+from esper.surgery.graft import all_grafts, cut, grafts_of, is_cut
 from esper.surgery.random_streams import streams_kept
 
 LOOK = 0.5
@@ -122,10 +122,7 @@ class Sense(Phase):
             return _unreached(work)
         signals = self._statistics.read()
         work.emit(Sensed(step=work.tally.step, signals=signals))
-        view = work.view(signals)
-        if not view.candidates:
-            return over(work, "every candidate would exceed the budget")
-        proposed = list(work.setup.controller.propose(view))
+        proposed = list(work.setup.controller.propose(work.view(signals)))
         return (
             Learn(work, proposed, signals)
             if proposed
@@ -313,7 +310,10 @@ class Trim(Phase):
             work.judged(self._contender.name, "cut", verdict)
             if verdict.accepted:
                 self._cut()
-        return Rest(work, work.tally.step + work.setup.pace.rest)
+                work.tally.refused_rounds = 0
+                return Rest(work, work.tally.step + work.setup.pace.rest)
+        work.tally.cuts[self._exit] = work.tally.cuts.get(self._exit, 0) + 1
+        return begin_growth(work)
 
     def _cut(self) -> None:
         work, optimizer = self.work, self.work.setup.training.optimizer
@@ -386,7 +386,23 @@ def begin_round(work: Work) -> Phase:
         return over(work, "a new graft could no longer be tried before growth closes")
     if work.tally.tests >= work.setup.judge.tests:
         return over(work, f"all {work.setup.judge.tests} judgements of the run are used up")
-    return Sense(work)
+    exit_name = next_cut(work)
+    return begin_growth(work) if exit_name is None else Trim(work, exit_name)
+
+
+def begin_growth(work: Work) -> Phase:
+    """Look for the next graft; where none may be added, wait for the next cut, or end."""
+    if work.view(()).candidates:
+        return Sense(work)
+    reason = "every candidate would exceed the budget"
+    return over(work, reason) if next_cut(work) is None else after_refusal(work)
+
+
+def next_cut(work: Work) -> str | None:
+    """The grown module whose own path may be unneeded by now, the one least often refused; ``None``: there is none."""
+    exits = dict.fromkeys(graft.site.exit for _, graft in all_grafts(work.setup.host.model))
+    can = [name for name in exits if _can_be_cut(work, name)]
+    return min(can, key=lambda name: work.tally.cuts.get(name, 0), default=None)
 
 
 def try_out(work: Work, candidates: Sequence[Candidate]) -> Phase:
@@ -404,11 +420,9 @@ def try_out(work: Work, candidates: Sequence[Candidate]) -> Phase:
 
 
 def grown(work: Work, candidate: Candidate, contender: Contender) -> Phase:
-    """Attach the winner; then the cut, where the site has a path of its own to lose."""
+    """Attach the winner."""
     work.attach(candidate, contender)
     work.tally.refused_rounds = 0
-    if _can_be_cut(work, candidate):
-        return Trim(work, candidate.site.exit)
     return Rest(work, work.tally.step + work.setup.pace.rest)
 
 
@@ -439,8 +453,8 @@ def over(work: Work, reason: str) -> Phase:
     return Over(work)
 
 
-def _can_be_cut(work: Work, candidate: Candidate) -> bool:
-    name, model = candidate.site.exit, work.setup.host.model
+def _can_be_cut(work: Work, name: str) -> bool:
+    model = work.setup.host.model
     if is_cut(model, name) or any(graft.site.attachment == "after" for graft in grafts_of(model, name)):
         return False
     own = list(model.get_submodule(name).parameters(recurse=False))

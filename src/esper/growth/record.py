@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -59,16 +59,12 @@ def replay(
     model: nn.Module,
     record: Sequence[dict[str, Any]],
     optimizer: Any = None,
-    before: Callable[[int], None] | None = None,
 ) -> None:
     """Do to a fresh ``model`` what ``record`` says; parameters join ``optimizer`` in the order in which they did.
 
-    ``before`` is called with the index of each operation. Raises CheckpointError when the model has another
-    architecture.
+    Raises CheckpointError when the model has another architecture.
     """
-    for index, op in enumerate(record):
-        if before is not None:
-            before(index)
+    for op in record:
         try:
             _redo(model, op, optimizer)
         except (AttributeError, SiteError) as error:

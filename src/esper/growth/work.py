@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,7 +45,7 @@ class Setup:
 
 @dataclass
 class Tally:
-    """What is counted; plain data, saved as it is."""
+    """What is counted; plain data, saved as it is. ``refusals`` by candidate, ``cuts`` refused by exit module."""
 
     step: int = 0
     births: int = 0
@@ -53,6 +54,7 @@ class Tally:
     params: int = 0
     macs: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
+    cuts: dict[str, int] = field(default_factory=dict)
 
 
 class Work:
@@ -146,14 +148,14 @@ class Work:
     def state_dict(self) -> dict[str, Any]:
         """Tally, record and history as plain data."""
         return {
-            "tally": vars(self.tally) | {"refusals": dict(self.tally.refusals)},
+            "tally": copy.deepcopy(vars(self.tally)),
             "record": list(self.record),
             "history": msgspec.to_builtins(self.history),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from :meth:`state_dict`; the record is taken, not replayed."""
-        self.tally = Tally(**state["tally"])
+        self.tally = Tally(**copy.deepcopy(state["tally"]))
         self.record = list(state["record"])
         self.history = msgspec.convert(state["history"], list[AnyEvent])
 
