@@ -27,9 +27,8 @@ def task(seed: int, *, folder: Path | None = None) -> Task:
 
     No two windows overlap, and each set has files of its own.
     """
-    text = _windows(folder or Path(sysconfig.get_path("stdlib")), seed)
-    needed = [NUM_TRAIN, NUM_HELD_OUT, NUM_TEST]
-    train, held_out, test = (_rows(part) for part in text[: sum(needed)].split(needed))
+    files = _shuffled_files(folder or Path(sysconfig.get_path("stdlib")), seed)
+    train, held_out, test = (_rows(_windows(files, size)) for size in (NUM_TRAIN, NUM_HELD_OUT, NUM_TEST))
     data = Data.of(train, held_out, test)
     return Task(start_network, data, F.cross_entropy, name="chars", total_steps=4_000)
 
@@ -45,23 +44,27 @@ def start_network() -> nn.Module:
     return nn.Sequential(OrderedDict([*layers, ("relu", nn.ReLU()), ("out", nn.Linear(32, size))]))
 
 
-def _windows(folder: Path, seed: int) -> Tensor:
-    """Windows ``(N, CONTEXT + 1)`` of character numbers, file by file in shuffled order."""
+def _shuffled_files(folder: Path, seed: int) -> list[Path]:
+    """Library files in an order of ``seed``; tests and what was installed later are left out."""
     files = [
         path
         for path in sorted(folder.glob("**/*.py"))
         if not NOT_LIBRARY.intersection(path.relative_to(folder).parts)
     ]
-    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist()
-    needed = NUM_TRAIN + NUM_HELD_OUT + NUM_TEST
+    order = torch.randperm(len(files), generator=torch.Generator().manual_seed(seed))
+    return [files[index] for index in order.tolist()]
+
+
+def _windows(files: list[Path], num_windows: int) -> Tensor:
+    """Windows ``(num_windows, CONTEXT + 1)`` of character numbers; the files that they fill are taken off the list."""
     parts: list[Tensor] = []
-    while order and sum(map(len, parts)) < needed:
-        parts.append(_encode(files[order.pop()].read_text(encoding="utf-8", errors="replace")))
-    if sum(map(len, parts)) < needed:
-        raise DataError(
-            f"{folder} has too little Python text for the task 'chars'; install Python's standard library"
-        )
-    return torch.cat(parts)
+    while sum(map(len, parts)) < num_windows:
+        if not files:
+            raise DataError(
+                "too little Python text for the task 'chars'; install Python's whole standard library"
+            )
+        parts.append(_encode(files.pop().read_text(encoding="utf-8", errors="replace")))
+    return torch.cat(parts)[:num_windows]
 
 
 def _encode(text: str) -> Tensor:
