@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from esper.errors import SiteError
+from esper.recipe import Recipe
+from esper.surgery.graft import Graft, attach
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Port, Site
 from esper.surgery.sites import SiteMap, SiteRow, discover
@@ -159,6 +161,40 @@ def test_norms_count_where_a_span_crosses_them() -> None:
     assert not row(alone, "1").growable
     assert row(alone, "1").note == "it only scales features"
     assert names(alone) == ["0"]
+
+
+class Times(nn.Module):
+    """One number a feature; ``repeats`` widens the result."""
+
+    def __init__(self, repeats: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4))
+        self.repeats = repeats
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).repeat(1, self.repeats)
+
+
+def test_a_scale_of_ones_own_is_no_place_but_a_layer_that_widens_is() -> None:
+    assert names(sites_in(nn.Sequential(nn.Linear(4, 4), Times(1)), torch.randn(3, 4))) == ["0"]
+    assert names(sites_in(nn.Sequential(nn.Linear(4, 4), Times(2)), torch.randn(3, 4))) == ["0", "1", "0..1"]
+
+
+def test_no_span_joins_different_numbers_of_examples() -> None:
+    found = sites_in(Between(Readout(), lambda x: x, lambda y: y.expand(6, 4)), torch.randn(6, 4))
+    assert [site.name for site in found.sites if site.is_span] == ["layer..head", "first..head"]
+
+
+def test_grafts_that_are_attached_already_are_no_places() -> None:
+    model = host("mlp").make(0)
+    before = sites_in(model, torch.randn(3, 6))
+    body = nn.Linear(6, 16)
+    nn.init.zeros_(body.weight)
+    attach(model, Graft(body, before.sites[0], Recipe.of("linear")))
+    after = sites_in(model, torch.randn(3, 6))
+    assert after.rows == before.rows
+    assert after.sites == before.sites
+    assert after.params == before.params
 
 
 def test_weights_read_without_a_call_belong_to_their_reader() -> None:
