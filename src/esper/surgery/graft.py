@@ -17,6 +17,7 @@ from torch.utils.hooks import RemovableHandle
 
 from esper.errors import SiteError
 from esper.recipe import Recipe
+from esper.surgery.nested import on_padded
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output, with_first_output
 
@@ -43,7 +44,8 @@ class Tap:
         value, self.value = self.value, None
         if value is None:
             raise SiteError(
-                "the exit of a span was called without its entry; restrict growth with sites=[...]"
+                "the exit of a span was called, or computed again under checkpointing, without its entry; "
+                "restrict growth with sites=[...]"
             )
         return value
 
@@ -195,7 +197,7 @@ def combine(
     total: Tensor | None = None if exclusive else z
     for graft in grafts:
         x = _read(graft, inputs, z if total is None else total)
-        update = graft(x.detach() if detached else x).to(z.dtype)
+        update = on_padded(graft, x.detach() if detached else x, z).to(z.dtype)
         total = update if total is None else total + update
     return output if total is None else with_first_output(output, total)
 
