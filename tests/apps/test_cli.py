@@ -31,7 +31,7 @@ def loss(output, target, reduction="mean"):
     global calls
     calls += 1
     order = Path(__file__).with_suffix(".order")
-    if order.exists() and calls == 137:
+    if order.exists() and calls == 560:
         name = order.read_text()
         order.unlink()
         os.kill(os.getpid(), signal.Signals[name])
@@ -39,7 +39,7 @@ def loss(output, target, reduction="mean"):
 
 def task():
     model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(8, 2))
-    return Task(model, (x, y), loss, batch_size=20, total_steps=200)
+    return Task(model, (x, y), loss, batch_size=20, total_steps=600)
 """
 
 
@@ -64,7 +64,10 @@ def task_file(tmp_path: Path) -> Path:
 
 
 def losses(home: Path, number: int = 0) -> list[Any]:
-    folder = sorted((home / "runs").iterdir(), key=lambda path: path.stat().st_ctime)[number]
+    by_age = sorted(
+        (home / "runs").iterdir(), key=lambda path: json.loads((path / "run.json").read_text())["created"]
+    )
+    folder = by_age[number]
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [(line["step"], line["loss"]) for line in map(json.loads, lines)]
 
@@ -87,7 +90,7 @@ def test_a_run_from_beginning_to_end(esper: Esper, task_file: Path, home: Path, 
     assert code == 0
     assert "Test accuracy" in out
     assert "Growth was switched off." in out
-    assert "step 200/200" in err
+    assert "step 600/600" in err
     (folder,) = (home / "runs").iterdir()
     assert {path.name for path in folder.iterdir()} >= {
         "run.json", "events.jsonl", "metrics.jsonl", "checkpoint", "model", "report.html",

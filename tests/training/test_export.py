@@ -90,7 +90,7 @@ def test_a_network_that_is_no_graph_keeps_its_weights_and_says_why(
     model = Deciding()
     monkeypatch.setattr(run, "model", tmp_path / "model")
     store_model(run, model)
-    with pytest.raises(RunError, match="cannot be written as a graph .* --format safetensors"):
+    with pytest.raises(RunError, match=r"cannot be written as a graph .* --format safetensors"):
         export_run(run, "code", tmp_path)
     (path,) = export_run(run, "safetensors", tmp_path / "out")
     assert path.exists()
