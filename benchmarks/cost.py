@@ -52,6 +52,11 @@ class Host:
     plan: Plan
     recipes: tuple[Recipe, ...] | None
 
+    @property
+    def dormant_steps(self) -> int:
+        """Steps before the first round."""
+        return min(DORMANT_STEPS, self.plan.steps // 8)
+
     def growing(self, rules: Rules) -> Callable[[Session], Grower]:
         """Its Grower under ``rules``."""
         return partial(grower, recipes=self.recipes, controller=rules)
@@ -82,7 +87,7 @@ def seconds(work: Callable[[], object]) -> float:
 def phase_times(host: Host) -> tuple[Times, Trained]:
     """Seconds of (growing step, twin's step) by phase, until the first graft is attached; and the grown model."""
     growing, twin = host.session(), host.session()
-    grown = host.growing(Rules(num_shadows=8, num_trials=2, start=DORMANT_STEPS))(growing)
+    grown = host.growing(Rules(num_shadows=8, num_trials=2, start=host.dormant_steps))(growing)
     times: Times = defaultdict(list)
     for x, y in batches(host.task.split.train, host.plan, 0):
         phase = grown.phase
@@ -118,7 +123,7 @@ def phase_cells(host: Host) -> list[list[str]]:
     final = ratio(final_times(host, trained)[WARM_UP:])
     eight, fewer = split_learning(times.get("learn", []))
     phases = {
-        "dormant": times.get("rest", [])[WARM_UP:DORMANT_STEPS],
+        "dormant": times.get("rest", [])[WARM_UP : host.dormant_steps],
         "sensing": times.get("sense", []),
         "shadow, 8 candidates": eight,
         "shadow, after halving": fewer,
