@@ -108,6 +108,7 @@ class Loop:
         optimizer: Callable[[nn.Module], Optimizer] = adamw,
         scheduler: Callable[[Optimizer], Any] | None = None,
         averaged: bool = False,
+        scaled: bool = False,
         seed: int = 0,
     ) -> None:
         seed_everything(seed)
@@ -116,6 +117,7 @@ class Loop:
         self.optimizer = optimizer(self.model)
         self.scheduler = None if scheduler is None else scheduler(self.optimizer)
         self.average = torch.optim.swa_utils.AveragedModel(self.model) if averaged else None
+        self.scaler = torch.amp.GradScaler("cpu", enabled=scaled, init_scale=64.0, growth_interval=4)
         self.grower: Grower | None = None
         self.losses: list[float] = []
         self._batches = [host.batch(seed) for seed in range(NUM_BATCHES)]
@@ -130,6 +132,7 @@ class Loop:
             "recipes": RECIPES,
             "budget": ROOMY,
             "scheduler": self.scheduler,
+            "scaler": self.scaler,
             "averaged": () if self.average is None else (self.average,),
         } | options
         self.grower = Grower(self.model, self.optimizer, **options)
@@ -151,8 +154,9 @@ class Loop:
         loss = self.host.loss(self.model, batch) * (
             1 + 0.01 * random.random() + 0.01 * float(np.random.rand())
         )
-        loss.backward()
-        self.optimizer.step()
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.scheduler is not None:
             plateau = isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau)
             self.scheduler.step(*([loss.item()] if plateau else []))
@@ -183,6 +187,7 @@ def training_state(loop: Loop) -> dict[str, Any]:
         "model": model_state(loop.model),
         "optimizer": loop.optimizer.state_dict(),
         "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
+        "scaler": loop.scaler.state_dict(),
         "average": None if loop.average is None else model_state(loop.average),
         "streams": streams(),
     }

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from esper.growth.host import Host
 from esper.growth.training import Training, inner
 from esper.surgery.graft import Graft, detach, grafts_of
+from esper.surgery.isolation import remembered
 
 
 class Snapshot:
@@ -26,7 +27,8 @@ class Snapshot:
     def __init__(self, training: Training, step: int) -> None:
         self.step = step
         self._training = training
-        self._tensors = [(t, t.detach().clone()) for t in _tensors(training)]
+        self._tensors = [t.detach().clone() for t in _tensors(training)]
+        self._attributes = [remembered(module) for module in (training.model, *training.averaged)]
         self._groups = [_options(group) for group in training.optimizer.param_groups]
         self._params = [list(group["params"]) for group in training.optimizer.param_groups]
         self._states = [(p, _copied(s)) for p, s in training.optimizer.state.items()]
@@ -36,8 +38,12 @@ class Snapshot:
     @torch.no_grad()
     def restore(self) -> None:
         """Put everything back to the bit."""
-        for tensor, value in self._tensors:
+        for put_back in self._attributes:
+            put_back()
+        for tensor, value in zip(_tensors(self._training), self._tensors, strict=True):
             tensor.copy_(value)
+        for weight in self._training.model.parameters():
+            weight.grad = None
         optimizer = self._training.optimizer
         for group, options, params in zip(optimizer.param_groups, self._groups, self._params, strict=True):
             group.update(copy.deepcopy(options))
@@ -45,7 +51,6 @@ class Snapshot:
         optimizer.state.clear()
         for parameter, state in self._states:
             optimizer.state[parameter] = _copied(state)
-            parameter.grad = None
         for companion, saved in zip(self._training.companions, self._companions, strict=True):
             companion.load_state_dict(copy.deepcopy(saved))
         set_random_state(self._random)
@@ -56,7 +61,7 @@ class Snapshot:
         states = {id(p): s for p, s in self._states}
         return {
             "step": self.step,
-            "tensors": [value for _, value in self._tensors],
+            "tensors": self._tensors,
             "groups": self._groups,
             "states": [states.get(id(p), {}) for p in order],
             "companions": self._companions,
@@ -65,9 +70,12 @@ class Snapshot:
 
     @classmethod
     def from_state(cls, training: Training, state: dict[str, Any]) -> Snapshot:
-        """A snapshot saved by another process, for the same model in the state just before the graft."""
+        """A snapshot saved by another process, for the same model in the state just before the graft.
+
+        Attributes of modules that are no buffers are not in it, as they are not in a model's state dict.
+        """
         snapshot = cls(training, int(state["step"]))
-        snapshot._tensors = [(t, v) for (t, _), v in zip(snapshot._tensors, state["tensors"], strict=True)]
+        snapshot._tensors, snapshot._attributes = list(state["tensors"]), []
         snapshot._groups = [dict(group) for group in state["groups"]]
         order = [p for params in snapshot._params for p in params]
         snapshot._states = [(p, dict(s)) for p, s in zip(order, state["states"], strict=True) if s]

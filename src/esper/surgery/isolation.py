@@ -54,6 +54,12 @@ def isolated(model: nn.Module, *, eval_mode: bool = False) -> Iterator[None]:
         torch.clear_autocast_cache()
 
 
+def remembered(model: nn.Module) -> Callable[[], None]:
+    """What it returns puts buffers, modes and other attributes of all modules back to what they are now, to the bit."""
+    held = [(vars(module), _own(vars(module))) for module in _modules_of(model)]
+    return partial(_put_back, [*_attributes(held), *_tensors(held)])
+
+
 @contextmanager
 def unchanged(model: nn.Module) -> Iterator[None]:
     """Refuses code that changes weights: meant for the first call of a user's closure.
