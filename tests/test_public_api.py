@@ -25,6 +25,8 @@ PUBLIC = [
     "__version__",
     "blueprint",
     "held_out",
+    "load",
+    "save",
 ]
 
 

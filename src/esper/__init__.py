@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from esper.growth.budget import Budget
     from esper.growth.grower import Grower
     from esper.growth.held_out import HeldOut, held_out
+    from esper.growth.saved import load, save
     from esper.recipe import Recipe
     from esper.surgery.site import Site
     from esper.training.task import Task
@@ -38,6 +39,8 @@ __all__ = [
     "__version__",
     "blueprint",
     "held_out",
+    "load",
+    "save",
 ]
 
 _HOME = {
@@ -53,6 +56,8 @@ _HOME = {
     "Trainer": "esper.training.trainer",
     "blueprint": "esper.blueprints",
     "held_out": "esper.growth.held_out",
+    "load": "esper.growth.saved",
+    "save": "esper.growth.saved",
 }
 
 
