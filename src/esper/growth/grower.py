@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from esper.blueprints.birth import check_birth
+from esper.blueprints.catalogue import DEFAULT_RECIPES, fits
 from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
-from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError
+from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
 from esper.events import AnyEvent, Attached, Folded, RolledBack
 from esper.growth.budget import Budget, Size
 from esper.growth.host import Evaluate, Host, Losses
@@ -62,6 +64,7 @@ class Grower:
     Raises:
         EvaluateError: ``evaluate`` returns a scalar, too few losses, or losses that are not finite.
         OptimizerError: an optimizer that cannot take new parameters.
+        RecipeError: a recipe that is dead or explodes at birth, or none that fits any site.
         SiteError: no module can be grown, or ``sites`` matches none.
     """
 
@@ -85,7 +88,7 @@ class Grower:
         check_optimizer(optimizer, model)
         if total_steps is not None and total_steps < 1:
             raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
-        host = Host(model, evaluate)
+        host = Host(model, evaluate, optimizer)
         self._sites = _explore(host, judge)
         if not host.differentiable:
             warnings.warn(
@@ -93,12 +96,14 @@ class Grower:
                 "take evaluate out of no_grad, or use esper.held_out(loader, loss)",
                 stacklevel=2,
             )
+        chosen = (self._sites if sites is None else self._sites.select(sites)).sites
+        _check_recipes(recipes, chosen)
         rules = controller if controller is not None else Rules()
         companions = tuple(c for c in (scheduler, scaler) if c is not None)
         setup = Setup(
             training=Training(model, optimizer, companions, tuple(averaged)),
             host=host,
-            sites=(self._sites if sites is None else self._sites.select(sites)).sites,
+            sites=chosen,
             runs=self._sites.runs,
             start=Size(self._sites.params, self._sites.macs),
             pace=rules.pace(total_steps),
@@ -271,6 +276,16 @@ def _features(site: Site) -> str:
     """A site without its lengths, which may differ from batch to batch."""
     source, target = site.source, site.target
     return f"{site.name}: {source.kind} {source.width} to {target.kind} {target.width}"
+
+
+def _check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> None:
+    """The house's own recipes have passed the check at birth in its tests, those of a user pass it here."""
+    places = {recipe: [s for s in sites if fits(recipe, s) is None] for recipe in recipes or ()}
+    if places and not any(places.values()):
+        raise RecipeError("none of the recipes fits any site: see print(esper.Grower(...).sites()), or leave recipes out")
+    for recipe in set(places) - set(DEFAULT_RECIPES):
+        for site in {(s.source, s.target): s for s in places[recipe]}.values():
+            check_birth(recipe, site)
 
 
 def _check_losses(losses: Losses, judge: Judge) -> None:

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from esper.errors import ClosureError, EvaluateError
 from esper.growth.held_out import HeldOut
+from esper.growth.optimizers import put_back_on_error
 from esper.surgery.capture import Capture, Pair
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
@@ -26,9 +28,11 @@ Pairs = dict[str, list[Pair]]
 class Host:
     """A model with its held-out evaluation. Nothing that is asked of it moves a weight, a buffer or a random stream."""
 
-    def __init__(self, model: nn.Module, evaluate: Evaluate) -> None:
+    def __init__(self, model: nn.Module, evaluate: Evaluate, optimizer: Optimizer) -> None:
         self.model = model
         self.differentiable = True
+        self._optimizer = optimizer
+        self._num_examples = 0
         self._evaluate = evaluate
         self._closure_checked = False
 
@@ -46,15 +50,16 @@ class Host:
             losses = self._evaluate(self.model)
         found = checked(losses)
         self.differentiable = losses.requires_grad
+        self._num_examples = len(found)
         return found
 
     def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
         """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
         with isolated(self.model, eval_mode=True), torch.no_grad():
             if not grafts:
-                return checked(self._evaluate(self.model))
+                return self._counted(self._evaluate(self.model))
             with _eagerly(), switched_on(self.model, grafts, exclusive=exclusive), modes(grafts, training=False):
-                return checked(self._evaluate(self.model))
+                return self._counted(self._evaluate(self.model))
 
     def pairs(self, sites: Sequence[Site]) -> Pairs:
         """Per-example held-out gradients at ``sites``; empty when ``evaluate`` gives no gradients."""
@@ -92,14 +97,24 @@ class Host:
             gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
         if all(gradient is None for gradient in gradients):
             raise ClosureError(
-                f"the closure's loss does not depend on {grafts[0].site.exit}: is it the batch's own loss?"
+                f"the closure's loss does not depend on {grafts[0].site.exit}: repeat the forward pass of the model "
+                "that is grown, lambda: loss_fn(model(inputs), targets)"
             )
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient
         return float(loss.detach())
 
+    def _counted(self, losses: Tensor) -> Losses:
+        found = checked(losses)
+        if len(found) != self._num_examples:
+            raise EvaluateError(
+                f"evaluate returned {self._num_examples} losses at first and {len(found)} now: a growth is judged by "
+                "pairs, so it must go through the same examples in the same order every time"
+            )
+        return found
+
     def _check(self, closure: Closure) -> None:
-        with isolated(self.model), unchanged(self.model), torch.enable_grad():
+        with put_back_on_error(self._optimizer), isolated(self.model), unchanged(self.model), torch.enable_grad():
             scalar(closure())
         self._closure_checked = True
 

@@ -6,7 +6,8 @@ Parameters join the list of an existing group: ``add_param_group`` breaks OneCyc
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,19 @@ def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) 
     if isinstance(optimizer, torch.optim.Adagrad):  # the one that makes its state in the constructor
         fresh.state.update(torch.optim.Adagrad([dict(group) for group in fresh.param_groups]).state)
     return fresh
+
+
+@contextmanager
+def put_back_on_error(optimizer: Optimizer) -> Iterator[None]:
+    """Gives every parameter the state that it has now, when the code inside raises."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    states = state_of(optimizer, held)
+    try:
+        yield
+    except BaseException:
+        optimizer.state.clear()
+        optimizer.state.update({p: state for p, state in zip(held, states, strict=True) if state})
+        raise
 
 
 def follow(trial: Optimizer, optimizer: Optimizer) -> None:

@@ -26,7 +26,7 @@ from esper.growth.work import Work
 from esper.signals.shadow import Shadow
 from esper.signals.statistics import Statistics
 from esper.surgery.capture import Capture, Pair
-from esper.surgery.graft import all_grafts, cut, grafts_of, is_cut
+from esper.surgery.graft import Graft, all_grafts, cut, grafts_of, is_cut
 from esper.surgery.random_streams import streams_kept
 
 LOOK = 0.5
@@ -220,8 +220,11 @@ class Learn(Phase):
         chosen = list(work.setup.controller.choose(scores))
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
         if not chosen:
-            return refused(work, scores[0].candidate, "no candidate explains any of the held-out gradient")
-        return try_out(work, [self._candidates[name] for name in chosen])
+            return refused(work, scores[0].candidate if scores else "", "no candidate explains any of the held-out gradient")
+        trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
+        return try_out(
+            work, {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
+        )
 
 
 class Try(Phase):
@@ -260,7 +263,14 @@ class Try(Phase):
                     self.work, candidate.name, contender.failed or "no gain on held-out data at half-time"
                 )
 
+    def _drop_failed(self) -> None:
+        for candidate, contender in list(self._contenders.items()):
+            if contender.failed:
+                del self._contenders[candidate]
+                note_refusal(self.work, candidate.name, contender.failed)
+
     def _judge(self) -> Phase:
+        self._drop_failed()
         host = self.work.setup.host.losses()
         verdicts = {c: self._verdict(c, contender, host) for c, contender in self._contenders.items()}
         accepted = [c for c, verdict in verdicts.items() if verdict.accepted]
@@ -405,11 +415,10 @@ def next_cut(work: Work) -> str | None:
     return min(can, key=lambda name: work.tally.cuts.get(name, 0), default=None)
 
 
-def try_out(work: Work, candidates: Sequence[Candidate]) -> Phase:
-    """Trials of fresh grafts; those that the optimizer cannot train are refused before they begin."""
+def try_out(work: Work, grafts: Mapping[Candidate, Graft]) -> Phase:
+    """Trials of newborn grafts; those that the optimizer cannot train are refused before they begin."""
     contenders = {}
-    for candidate in candidates:
-        graft = work.birth(candidate)
+    for candidate, graft in grafts.items():
         contender = work.contender(candidate.name, [graft])
         reason = work.unacceptable(graft)
         if reason is None:

@@ -36,7 +36,7 @@ def attached(site: Site, recipe: Recipe) -> dict[str, Any]:
 
 def folded(forms: Mapping[str, Form]) -> dict[str, Any]:
     """The record of folding."""
-    return {"op": "fold", "forms": {name: [f.parameter, f.kind, list(f.items), f.item] for name, f in forms.items()}}
+    return {"op": "fold", "forms": {name: list(form) for name, form in forms.items()}}
 
 
 def site_of(op: dict[str, Any]) -> Site:
@@ -94,7 +94,7 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             if optimizer is not None:
                 dismiss(optimizer, map(model.get_parameter, op["dead"]))
         case "fold":
-            fold(model, {name: _form(data) for name, data in op["forms"].items()})
+            fold(model, {name: Form(*data) for name, data in op["forms"].items()})
         case other:
             raise CheckpointError(f"unknown operation {other!r}: the checkpoint is of a newer version of esper")
 
@@ -109,8 +109,3 @@ def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:
 def _port(data: Sequence[Any]) -> Port:
     kind, shape, batch_dim = data
     return Port(kind, tuple(shape), batch_dim)
-
-
-def _form(data: Sequence[Any]) -> Form:
-    parameter, kind, items, item = data
-    return Form(parameter, kind, tuple(items), item)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from torch import nn
 
 from esper.blueprints.catalogue import build, cost, offers
 from esper.controller.candidate import Candidate
@@ -93,6 +94,18 @@ class Work:
         self.tally.births += 1
         body = build(candidate.recipe, candidate.site, seed=self.setup.seed * 1_000_003 + self.tally.births)
         return Graft(body, candidate.site, candidate.recipe)
+
+    def start_of(self, candidate: Candidate, trained: nn.Module) -> Graft:
+        """A newborn graft with the inner weights that ``trained`` learned in the shadow.
+
+        What is zero in a fresh body, its last projection, is zero again: it changes no output.
+        """
+        graft = self.birth(candidate)
+        learned = trained.state_dict()
+        for name, value in graft.body.state_dict().items():
+            if bool(value.any()):
+                value.copy_(learned[name])
+        return graft
 
     def contender(self, name: str, grafts: Sequence[Graft], *, exclusive: bool = False) -> Contender:
         """Grafts on trial, on the host's device and in its dtype."""

@@ -6,8 +6,8 @@ count as growable where a span crosses them. Sites are
 
 - ``beside`` every unit that is given a floating tensor and returns one;
 - ``after`` every unit, by default only where ``beside`` cannot be: at embeddings, mostly;
-- spans from each unit to the next one that its output flows into, and to the one after that: only these open a
-  bottleneck.
+- spans from each unit to the next one that its output flows into (only these open a bottleneck), and on request to
+  the one after that.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from esper.errors import SiteError
+from esper.surgery.graft import Grafts
 from esper.surgery.ports import Ports
 from esper.surgery.site import Port, Site
 from esper.surgery.site_map import SiteMap, SiteRow
@@ -67,17 +68,18 @@ def discover(trace: Trace) -> SiteMap:
     held = holdings(trace)
     units = _units(trace, held)
     placed = [unit for unit in units if not unit.scale]
-    spans = _spans(placed)
+    spans, wide = _spans(placed, reach=1), _spans(placed, reach=2)
     beside = [unit.site for unit in placed if isinstance(unit.site, Site)]
     after = [unit.after for unit in placed if unit.after is not None]
     only_after = [site for site in after if site.exit not in {other.exit for other in beside}]
     sites = _ordered(trace, [*beside, *only_after, *(_span_site(*span) for span in spans)])
+    offers = _ordered(trace, {*sites, *after, *(_span_site(*span) for span in wide)})
     rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans)
     site_map = SiteMap(
         rows=tuple(rows.row(trace, holding) for holding in held),
         sites=sites,
-        offers=_ordered(trace, {*sites, *after}),
-        runs={site.name: _runs(trace, site) for site in (*sites, *after)},
+        offers=offers,
+        runs={site.name: _runs(trace, site) for site in offers},
         params=rows.total,
         macs=trace.macs,
         remark="" if trace.has_graph else _GUESSED,
@@ -112,6 +114,8 @@ def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:
     """Why nothing may be added to the output of these calls, empty if something may."""
     if isinstance(module, (nn.Sequential, nn.ModuleList)):
         return "it takes every child for a layer of its own"
+    if "grafts" in dir(module) and not isinstance(module._modules.get("grafts"), Grafts):
+        return "it has something named 'grafts' already; rename that to grow here"
     if trace.has_graph and not all(c.target is None or c.target.requires_grad for c in calls):
         return "its output carries no gradient: it is frozen, and so is all before it"
     if isinstance(module, nn.RNNBase) and any(c.target is not None and c.target.where != 0 for c in calls):
@@ -132,7 +136,7 @@ def _agreed(ports: list[Port | str]) -> Port | str:
     return first
 
 
-def _spans(units: list[_Unit]) -> list[tuple[_Unit, _Unit]]:
+def _spans(units: list[_Unit], *, reach: int) -> list[tuple[_Unit, _Unit]]:
     """Pairs of units, each called once and none inside another, that a span can bridge."""
     names = [unit.name for unit in units]
     single = {
@@ -140,7 +144,7 @@ def _spans(units: list[_Unit]) -> list[tuple[_Unit, _Unit]]:
         for unit in units
         if len(unit.calls) == 1 and not any(other.startswith(f"{unit.name}.") for other in names)
     }
-    pairs = spans_among([unit.calls[0] for unit in single.values()])
+    pairs = spans_among([unit.calls[0] for unit in single.values()], reach=reach)
     ends = [(single[entry.order], single[exit_.order]) for entry, exit_ in pairs]
     return [(a, b) for a, b in ends if _bridgeable(a, b)]
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from esper.surgery.trace import Call
 
 
-def spans_among(calls: Iterable[Call]) -> list[tuple[Call, Call]]:
-    """From each call to the next of ``calls`` that its output flows into, and to the next after that.
+def spans_among(calls: Iterable[Call], *, reach: int) -> list[tuple[Call, Call]]:
+    """From each call to the next of ``calls`` that its output flows into; with a ``reach`` of 2 also to the one after.
 
     In the order of the ends. A way around another call does not count: the next is the nearest on the longest way.
     """
@@ -16,7 +16,10 @@ def spans_among(calls: Iterable[Call]) -> list[tuple[Call, Call]]:
     mask = sum(1 << order for order in by_order)
     feeds = {order: _nearest(call, by_order, mask) for order, call in by_order.items()}
     pairs = {
-        (start, end) for end, nearest in feeds.items() for near in nearest for start in (near, *feeds[near])
+        (start, end)
+        for end, nearest in feeds.items()
+        for near in nearest
+        for start in (near, *(feeds[near] if reach > 1 else ()))
     }
     return [(by_order[start], by_order[end]) for start, end in sorted(pairs, key=lambda pair: pair[::-1])]
 
