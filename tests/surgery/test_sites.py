@@ -149,9 +149,9 @@ def test_embeddings_grow_after_and_only_there() -> None:
 
 def test_a_layer_whose_output_is_not_used_grows_by_spans() -> None:
     found = sites_of(host("gru_time_first"))
-    assert names(found) == ["inner", "head", "inner..head"]
+    assert names(found) == ["inner", "head", "gru..head"]
     assert row(found, "gru").growable
-    assert "only by a span, inner..head: nothing that the model returns depends on" in row(found, "gru").note
+    assert "only by a span, gru..head: nothing that the model returns depends on" in row(found, "gru").note
 
 
 def test_norms_count_where_a_span_crosses_them() -> None:
