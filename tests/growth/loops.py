@@ -6,6 +6,7 @@ Knows no law; those stand in the tests.
 from __future__ import annotations
 
 import copy
+import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -139,9 +140,13 @@ class Loop:
         return self.grower
 
     def run(self, steps: int) -> Loop:
-        for _ in range(steps):
-            self.step(next(self._order))
+        for batch in self.batches(steps):
+            self.step(batch)
         return self
+
+    def batches(self, steps: int) -> Iterator[Batch]:
+        """The next shuffled batches."""
+        return itertools.islice(self._order, steps)
 
     def run_at_random(self, steps: int) -> Loop:
         """As :meth:`run`, every batch drawn from the random stream alone, so that the stream tells where one is."""

@@ -282,7 +282,7 @@ def _check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> N
     """The house's own recipes have passed the check at birth in its tests, those of a user pass it here."""
     places = {recipe: [s for s in sites if fits(recipe, s) is None] for recipe in recipes or ()}
     if places and not any(places.values()):
-        raise RecipeError("none of the recipes fits any site: see print(esper.Grower(...).sites()), or leave recipes out")
+        raise RecipeError("none of the recipes fits any site: leave recipes out to have the catalogue's")
     for recipe in set(places) - set(DEFAULT_RECIPES):
         for site in {(s.source, s.target): s for s in places[recipe]}.values():
             check_birth(recipe, site)

@@ -220,7 +220,8 @@ class Learn(Phase):
         chosen = list(work.setup.controller.choose(scores))
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
         if not chosen:
-            return refused(work, scores[0].candidate if scores else "", "no candidate explains any of the held-out gradient")
+            best = scores[0].candidate if scores else ""
+            return refused(work, best, "no candidate explains any of the held-out gradient")
         trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
         return try_out(
             work, {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
@@ -255,13 +256,12 @@ class Try(Phase):
             contender.load_state_dict(state["contenders"][candidate.name])
 
     def _drop_hopeless(self) -> None:
+        self._drop_failed()
         host = self.work.setup.host.losses()
         for candidate, contender in list(self._contenders.items()):
-            if contender.failed or self.work.setup.judge.hopeless(host, contender.losses()):
+            if self.work.setup.judge.hopeless(host, contender.losses()):
                 del self._contenders[candidate]
-                note_refusal(
-                    self.work, candidate.name, contender.failed or "no gain on held-out data at half-time"
-                )
+                note_refusal(self.work, candidate.name, "no gain on held-out data at half-time")
 
     def _drop_failed(self) -> None:
         for candidate, contender in list(self._contenders.items()):
