@@ -1,15 +1,17 @@
-"""Turns grafts into plain PyTorch: afterwards no module's class and no hook is defined in esper.
+"""Turns grafts into plain PyTorch: afterwards no class and no function of esper is left in the model.
 
-A graft at one module becomes a ``torch.fx.GraphModule`` in that module's place. A graft across a span is written into
-the forward pass of the smallest module that holds both ends. Does not know why a graft is there.
+A graft at a layer that is one function of its weights makes a ``torch.fx.GraphModule`` in that layer's place. At any
+other module it becomes a forward hook made by ``torch.fx``, so that whatever else the host asks of the module goes on.
+A graft across a span is written into the forward pass of the smallest module that holds both ends. Does not know why
+a graft is there.
 """
 
 from __future__ import annotations
 
 import inspect
 import operator
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -18,25 +20,27 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from esper.errors import SiteError
-from esper.surgery.graft import Graft, Grafts, is_cut, release
+from esper.surgery.forward_graph import flaws, follow, graph_of, keep
+from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, is_cut, release
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 
-Kind = Literal["tensor", "tuple", "list", "dict"]
+Kind = Literal["tensor", "tuple", "named tuple", "list", "dict"]
+Key = int | str
 PLAIN = (bool, int, float, str, tuple)
 
 
 class Form(NamedTuple):
-    """How an exit module was called: the parameter that the grafts read, and what it returned.
+    """How an exit or entry module was called: where the grafts read, and what it returned.
 
-    ``kind`` is ``tensor``, or the ``tuple``, ``list`` or ``dict`` as which a collection is returned after folding;
-    ``items`` are its keys or positions, ``item`` the one that grafts add to.
+    ``source`` is a position among the arguments, or a keyword. Of a collection of ``num_items`` the grafts add to
+    ``item``: a position, a key, or the name of a named tuple's field.
     """
 
-    parameter: str
-    kind: Kind
-    items: tuple[int | str, ...] = ()
-    item: int | str | None = None
+    source: Key
+    kind: Kind = "tensor"
+    num_items: int = 0
+    item: Key = 0
 
 
 class _End(NamedTuple):
@@ -52,23 +56,24 @@ class _End(NamedTuple):
         return any(graft.site.is_span for graft in self.grafts)
 
     @property
-    def parent(self) -> str:
-        """Name of the smallest module that holds all ends."""
-        parents = [common_parent(graft.site.entry, self.exit) for graft in self.grafts]
-        return min(parents, key=len)
+    def is_silent(self) -> bool:
+        """Whether nothing reads the module's own output any more."""
+        return self.cut and self.grafts[0].site.attachment == "beside"
 
 
 def fold(model: nn.Module, forms: Mapping[str, Form]) -> int:
     """Fold every graft of ``model`` in place and return how many there were.
 
-    ``forms`` are those that :func:`observe` found. The function computed stays the same, up to rounding.
+    ``forms`` are those that :func:`observe` found. The function computed stays the same, up to rounding. An
+    ``nn.TransformerEncoder`` leaves its fast path for good, which would pass by what is not its own: positions
+    masked as padding then hold numbers instead of zeros in eval mode, as they always do in training.
     """
-    exits = _exits(model)
-    ends = [_End(name, is_cut(model, name), release(model, name)) for name in exits]
-    for end in ends:
-        if not end.has_span:
-            _replace(model, end.exit, _grown(model.get_submodule(end.exit), end, forms[end.exit]))
-    _fold_spans(model, [end for end in ends if end.has_span])
+    exits = list(dict.fromkeys(graft.site.exit for _, graft in all_grafts(model)))
+    ends = [_End(name, is_cut(model, name), grafts_of(model, name)) for name in exits]
+    for end in sorted(ends, key=lambda end: -end.exit.count(".")):  # what lies inside a module first
+        _leave_fast_path(model, end.exit)
+        _fold_end(model, end, forms[end.exit])
+    _fold_spans(model, [end for end in ends if end.has_span], forms)
     return sum(len(end.grafts) for end in ends)
 
 
@@ -76,227 +81,265 @@ def obstacles(model: nn.Module, spans: Iterable[Site]) -> dict[str, str]:
     """Why a graft across a span could not be folded, by the span's name; spans that could be are missing."""
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
-        by_parent[common_parent(site.entry, site.exit)].append(site)
-    found: dict[str, str] = {}
+        by_parent[_common_parent(model, site.entry, site.exit)].append(site)
+    found = {}
     for parent, sites in by_parent.items():
-        found.update(_obstacles_in(model.get_submodule(parent), parent, sites))
+        ends = {_relative(name, parent) for site in sites for name in (site.entry, site.exit)}
+        wrong = flaws(model.get_submodule(parent), ends)
+        for site in sites:
+            ours = (wrong.get(_relative(name, parent)) for name in (site.entry, site.exit))
+            if flaw := next(filter(None, ours), None):
+                found[site.name] = f"the forward of {parent or 'the model'} {flaw}"
     return found
 
 
-def _obstacles_in(module: nn.Module, parent: str, sites: list[Site]) -> dict[str, str]:
-    whose = f"the forward of {parent or 'the model'}"
-    ends = sorted({_relative(name, parent) for site in sites for name in (site.entry, site.exit)})
-    try:
-        graphs = [_trace(module, ends, training) for training in (True, False)]
-    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        return dict.fromkeys((s.name for s in sites), f"{whose} cannot be traced ({type(error).__name__})")
-    if str(graphs[0]) != str(graphs[1]):
-        return dict.fromkeys((s.name for s in sites), f"{whose} depends on train or eval mode")
-    calls = Counter(str(node.target) for node in graphs[0].nodes if node.op == "call_module")
-    return {
-        site.name: f"{whose} does not call both ends of the span once"
-        for site in sites
-        if any(calls[_relative(name, parent)] != 1 for name in (site.entry, site.exit))
-    }
-
-
-def common_parent(entry: str, exit_name: str) -> str:
-    """Name of the smallest module that holds both; "" is the model itself."""
-    shared = []
-    for a, b in zip(entry.split(".")[:-1], exit_name.split(".")[:-1], strict=False):
-        if a != b:
-            break
-        shared.append(a)
-    return ".".join(shared)
-
-
 def observe(model: nn.Module, run: Callable[[], object]) -> dict[str, Form]:
-    """How the modules that carry grafts are called, by name; ``run`` makes one forward pass or more.
+    """How the modules at the ends of grafts are called, by name; ``run`` makes one forward pass or more.
 
     Raises SiteError for one that is not called.
     """
     forms: dict[str, Form] = {}
 
-    def watch(name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        forms[name] = _form(module, args, kwargs, output)
+    def watch(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        forms[name] = _form(args, kwargs, output)
 
+    ends = {name for _, graft in all_grafts(model) for name in (graft.site.entry, graft.site.exit)}
     with ExitStack() as stack:
-        for name in _exits(model):
-            module = model.get_submodule(name)
-            stack.callback(module.register_forward_hook(partial(watch, name), with_kwargs=True).remove)
+        for name in ends:
+            handle = model.get_submodule(name).register_forward_hook(partial(watch, name), with_kwargs=True)
+            stack.callback(handle.remove)
         run()
-    missing = [name for name in _exits(model) if name not in forms]
-    if missing:
-        raise SiteError(f"{missing[0]} carries a graft but was not called; it cannot be folded")
+    for name in sorted(ends - set(forms)):
+        raise SiteError(f"{name} carries a graft but was not called; it cannot be folded")
     return forms
 
 
-def _exits(model: nn.Module) -> list[str]:
-    return [name for name, m in model.named_modules() if isinstance(m._modules.get("grafts"), Grafts)]
-
-
-def _form(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Form:
-    bound = inspect.signature(module.forward).bind(*args, **kwargs)
-    source = first_input(args, kwargs)
-    parameter = next((name for name, value in bound.arguments.items() if value is source), "")
+def _form(args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Form:
+    given: list[tuple[Key, Any]] = [*enumerate(args), *kwargs.items()]
+    source = next((key for key, value in given if value is first_input(args, kwargs)), 0)
     target = first_output(output)
-    if isinstance(output, Tensor):
-        return Form(parameter, "tensor")
-    kind: Kind = "dict" if isinstance(output, Mapping) else "list" if isinstance(output, list) else "tuple"
-    pairs = list(output.items() if isinstance(output, Mapping) else enumerate(output))
-    item = next(key for key, value in pairs if value is target)
-    return Form(parameter, kind, tuple(key for key, _ in pairs), item)
+    if target is None or isinstance(output, Tensor):
+        return Form(source)
+    kind, items = _items(output)
+    return Form(source, kind, len(items), next(key for key, value in items if value is target))
 
 
-def _grown(host: nn.Module, end: _End, form: Form) -> fx.GraphModule:
-    """A module that does what ``host`` with its grafts did."""
+def _items(output: Any) -> tuple[Kind, list[tuple[Key, Any]]]:
+    if isinstance(output, Mapping):
+        return "dict", list(output.items())
+    if isinstance(output, list):
+        return "list", list(enumerate(output))
+    if type(output) is tuple:
+        return "tuple", list(enumerate(output))
+    return "named tuple", list(zip(output._fields, output, strict=True))
+
+
+def _fold_end(model: nn.Module, end: _End, form: Form) -> None:
+    host = model.get_submodule(end.exit)
+    later = _later_hooks(host)
+    bodies = [graft.body for graft in release(model, end.exit)]
+    if not end.has_span and end.exit and _can_be_replaced(host, end, form):
+        grown = _in_its_place(host, end, form)
+        for module in list(model.modules()):
+            children = module._modules
+            children.update({name: grown for name, child in children.items() if child is host})
+        return
+    host.add_module("grafts", nn.ModuleList(bodies))
+    if not end.has_span:
+        host.register_forward_hook(_as_hook(host, end, form), with_kwargs=True)
+        for number in later:
+            host._forward_hooks[number] = host._forward_hooks.pop(number)
+
+
+def _later_hooks(host: nn.Module) -> list[int]:
+    """Numbers of the forward hooks that see the grafts' work."""
+    grafts = host._modules["grafts"]
+    assert isinstance(grafts, Grafts)
+    assert grafts.handle is not None
+    numbers = list(host._forward_hooks)
+    return numbers[numbers.index(grafts.handle.id) + 1 :]
+
+
+def _can_be_replaced(host: nn.Module, end: _End, form: Form) -> bool:
+    if host._forward_hooks or host._forward_pre_hooks or "forward" in vars(host):
+        return False
+    return _function(host) is not None or (end.is_silent and form.kind == "tensor" and _names_all(host))
+
+
+def _names_all(host: nn.Module) -> bool:
+    parameters = inspect.signature(host.forward).parameters.values()
+    return all(p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+
+
+def _in_its_place(host: nn.Module, end: _End, form: Form) -> fx.GraphModule:
+    """A module that does what ``host``, a function of its weights if it is needed at all, did with its grafts."""
     graph = fx.Graph()
     inputs = _placeholders(graph, host)
     root: dict[str, Any] = {f"grafts.{index}": graft.body for index, graft in enumerate(end.grafts)}
-    own = None if end.cut and form.item is None else _own_path(graph, host, inputs, root)
-    z = own if form.item is None or own is None else graph.call_function(operator.getitem, (own, form.item))
-    total = None if end.cut else z
-    for index, graft in enumerate(end.grafts):
-        x = total if graft.site.attachment == "after" else inputs[form.parameter]
-        total = _add(graph, total, graph.call_module(f"grafts.{index}", (x,)))
-    graph.output(total if form.item is None else _rebuild(graph, own, form, total))
+    own = None if end.is_silent else _own_path(graph, host, inputs, root)
+    x = inputs[form.source] if isinstance(form.source, int) else _named(inputs, form.source)
+    graph.output(_total(graph, end, own, lambda _: x, ""))
     grown = fx.GraphModule(root, graph, type(host).__name__)
-    grown.__dict__.update(
-        {k: v for k, v in vars(host).items() if isinstance(v, PLAIN) and k not in vars(grown)}
-    )
+    plain = {name: value for name, value in vars(host).items() if isinstance(value, PLAIN)}
+    keep(grown, {name: value for name, value in plain.items() if name not in vars(grown)})
     return grown.train(host.training)
 
 
-def _placeholders(graph: fx.Graph, host: nn.Module) -> dict[str, fx.Node]:
-    nodes = {}
+def _placeholders(graph: fx.Graph, host: nn.Module) -> list[fx.Node]:
+    nodes = []
     for name, parameter in inspect.signature(host.forward).parameters.items():
-        if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            raise SiteError(
-                f"{type(host).__name__}.forward takes *args or **kwargs: a graft at it cannot be folded"
-            )
         default = () if parameter.default is inspect.Parameter.empty else (parameter.default,)
-        nodes[name] = graph.create_node("placeholder", name, default)
+        nodes.append(graph.create_node("placeholder", name, default))
     return nodes
 
 
-def _own_path(graph: fx.Graph, host: nn.Module, inputs: dict[str, fx.Node], root: dict[str, Any]) -> fx.Node:
-    """The host's own computation; layers that are one function of their weights keep the names of these."""
-    call = _functional(host)
-    if call is None:
-        root["host"] = host
-        return graph.call_module("host", (), dict(inputs))
-    root.update({name: p for name, p in host.named_parameters(recurse=False)})
-    weights = [graph.get_attr(name) if name in root else None for name in ("weight", "bias")]
-    function, rest = call
-    return graph.call_function(function, (*inputs.values(), *weights, *rest))
+def _named(inputs: list[fx.Node], name: str) -> fx.Node:
+    return next(node for node in inputs if node.target == name)
 
 
-def _functional(host: nn.Module) -> tuple[Callable[..., Tensor], tuple[Any, ...]] | None:
-    if host._forward_hooks or host._forward_pre_hooks or host._modules or "forward" in vars(host):
-        return None
+def _own_path(graph: fx.Graph, host: nn.Module, inputs: list[fx.Node], root: dict[str, Any]) -> fx.Node:
+    """The host's function; its weights keep their names."""
+    root.update(host.named_parameters(recurse=False))
+    known = _function(host)
+    assert known is not None
+    function, names, rest = known
+    weights = [graph.get_attr(name) if name in root else None for name in names]
+    return graph.call_function(function, (*inputs, *weights, *rest))
+
+
+def _function(host: nn.Module) -> tuple[Callable[..., Tensor], tuple[str, ...], tuple[Any, ...]] | None:
+    """The function that a layer is of its input, the names of its weights, and what else it is given."""
     if type(host) is nn.Linear:
-        return F.linear, ()
+        return F.linear, ("weight", "bias"), ()
+    if type(host) is nn.Embedding:
+        options = (host.padding_idx, host.max_norm, host.norm_type, host.scale_grad_by_freq, host.sparse)
+        return F.embedding, ("weight",), options
     for kind, function in ((nn.Conv1d, F.conv1d), (nn.Conv2d, F.conv2d)):
         if type(host) is kind and host.padding_mode == "zeros":
-            return function, (host.stride, host.padding, host.dilation, host.groups)
+            rest = (host.stride, host.padding, host.dilation, host.groups)
+            return function, ("weight", "bias"), rest
     return None
 
 
-def _add(graph: fx.Graph, total: fx.Node | None, update: fx.Node) -> fx.Node:
-    if total is None:
-        return update
-    return graph.call_function(operator.add, (total, graph.call_method("type_as", (update, total))))
+def _as_hook(host: nn.Module, end: _End, form: Form) -> Callable[..., Any]:
+    """A forward hook that adds the grafts' outputs; it runs the bodies that ``host.grafts`` holds."""
+    graph = fx.Graph()
+    _, args, kwargs, output = (graph.placeholder(name) for name in ("module", "args", "kwargs", "output"))
+    where = args if isinstance(form.source, int) else kwargs
+
+    def read(_: Graft) -> fx.Node:
+        return graph.call_function(operator.getitem, (where, form.source))
+
+    total = _total(graph, end, _part(graph, output, form), read, "")
+    graph.output(_whole(graph, output, form, total))
+    grown = fx.GraphModule(host, graph, type(host).__name__)
+    follow(grown, host)
+    hook: Callable[..., Any] = grown.forward
+    return hook
 
 
-def _rebuild(graph: fx.Graph, own: fx.Node | None, form: Form, total: fx.Node | None) -> Any:
-    items = {
-        key: total if key == form.item else graph.call_function(operator.getitem, (own, key))
-        for key in form.items
-    }
-    if form.kind == "dict":
-        return items
-    return list(items.values()) if form.kind == "list" else tuple(items.values())
+def _total(
+    graph: fx.Graph, end: _End, own: fx.Node | None, read: Callable[[Graft], fx.Node], prefix: str
+) -> fx.Node:
+    """The sum of the own output and those of all grafts, or of the grafts alone after a cut."""
+    total = None if end.cut else own
+    for index, graft in enumerate(end.grafts):
+        x = (total or own) if graft.site.attachment == "after" else read(graft)
+        update = graph.call_module(f"{prefix}grafts.{index}", (x,))
+        if total is None:
+            total = update
+        else:
+            cast = graph.call_method("type_as", (update, total))
+            total = graph.call_function(operator.add, (total, cast))
+    assert total is not None
+    return total
 
 
-def _fold_spans(model: nn.Module, spans: list[_End]) -> None:
+def _part(graph: fx.Graph, output: fx.Node, form: Form) -> fx.Node:
+    """What the grafts add to in the output of a module."""
+    if form.kind == "tensor":
+        return output
+    if form.kind == "named tuple":
+        return graph.call_function(getattr, (output, form.item))
+    return graph.call_function(operator.getitem, (output, form.item))
+
+
+def _whole(graph: fx.Graph, output: fx.Node, form: Form, total: fx.Node) -> Any:
+    """The output of a module with ``total`` in its place."""
+    match form.kind:
+        case "tensor":
+            return total
+        case "named tuple":
+            return graph.call_method("_replace", (output,), {str(form.item): total})
+        case "tuple":
+            others = range(form.num_items)
+            return tuple(
+                total if i == form.item else graph.call_function(operator.getitem, (output, i))
+                for i in others
+            )
+    fresh = graph.call_method("copy", (output,))
+    graph.call_method("__setitem__", (fresh, form.item, total))
+    return fresh
+
+
+def _fold_spans(model: nn.Module, spans: list[_End], forms: Mapping[str, Form]) -> None:
     """Write spans into the forward pass of the modules that hold their ends, innermost first."""
     by_parent: dict[str, list[_End]] = defaultdict(list)
     for span in spans:
-        model.get_submodule(span.exit).add_module(
-            "grafts", nn.ModuleList(graft.body for graft in span.grafts)
-        )
-        by_parent[span.parent].append(span)
+        parents = [_common_parent(model, graft.site.entry, span.exit) for graft in span.grafts]
+        by_parent[min(parents, key=len)].append(span)
     for parent in sorted(by_parent, key=lambda name: -name.count(".") - bool(name)):
-        _rewrite(model.get_submodule(parent), parent, by_parent[parent])
+        _rewrite(model.get_submodule(parent), parent, by_parent[parent], forms)
 
 
-def _rewrite(module: nn.Module, parent: str, spans: list[_End]) -> None:
+def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[str, Form]) -> None:
     ends = [name for span in spans for graft in span.grafts for name in (graft.site.entry, span.exit)]
-    graph = _trace(module, [_relative(name, parent) for name in ends], module.training)
+    graph = graph_of(module, [_relative(name, parent) for name in ends])
+    called = _called(graph)
+    effects = {node for node in graph.nodes if not node.users}
     for span in spans:
-        _write(graph, span, parent)
+        _write(graph, span, parent, forms)
     grown = fx.GraphModule(module, graph, type(module).__name__)
-    before = _called(graph)
-    grown.graph.eliminate_dead_code()
-    grown.recompile()
-    after = _called(grown.graph)
-    for name in before - after:
-        _remove(module, name, keep=any(other.startswith(f"{name}.") for other in after))
+    if any(span.cut for span in spans):
+        grown.graph.eliminate_dead_code(lambda node: node in effects or node.is_impure())
+        grown.recompile()
+    follow(grown, module)
     vars(module)["forward"] = grown.forward
+    left = _called(grown.graph)
+    for name in called - left:
+        _remove(module, name, keep=any(other.startswith(f"{name}.") for other in left))
 
 
-def _write(graph: fx.Graph, span: _End, parent: str) -> None:
-    path = _relative(span.exit, parent)
+def _write(graph: fx.Graph, span: _End, parent: str, forms: Mapping[str, Form]) -> None:
+    path, form = _relative(span.exit, parent), forms[span.exit]
     end = _node(graph, path)
-    last, total = end, None if span.cut else end
-    ours = []
-    for index, graft in enumerate(span.grafts):
-        read = (total or end) if graft.site.attachment == "after" else _entry(graph, graft, parent)
-        with graph.inserting_after(last):
-            last = graph.call_module(f"{path}.grafts.{index}", (read,))
-            ours.append(last)
-        if total is None:
-            total = last
-            continue
-        with graph.inserting_after(last):
-            last = graph.call_method("type_as", (last, total))
-            ours.append(last)
-        with graph.inserting_after(last):
-            last = total = graph.call_function(operator.add, (total, last))
-            ours.append(last)
-    end.replace_all_uses_with(last, delete_user_cb=lambda user: user not in ours)
+    users = list(end.users)
+
+    def read(graft: Graft) -> fx.Node:
+        source = forms[graft.site.entry].source
+        entry = _node(graph, _relative(graft.site.entry, parent))
+        node = entry.args[source] if isinstance(source, int) else entry.kwargs[source]
+        assert isinstance(node, fx.Node)
+        return node
+
+    with graph.inserting_before(end.next):
+        total = _total(graph, span, _part(graph, end, form), read, f"{path}.")
+        for user in users:
+            if form.kind != "tensor" and user.target is operator.getitem:
+                if user.args[1] == form.item:
+                    user.replace_all_uses_with(total)
+            else:
+                _give(graph, user, end, _whole(graph, end, form, total))
 
 
-def _entry(graph: fx.Graph, graft: Graft, parent: str) -> fx.Node:
-    node = _node(graph, _relative(graft.site.entry, parent))
-    return next(arg for arg in (*node.args, *node.kwargs.values()) if isinstance(arg, fx.Node))
+def _give(graph: fx.Graph, user: fx.Node, end: fx.Node, whole: Any) -> None:
+    node = graph.call_function(tuple, (whole,)) if isinstance(whole, tuple) else whole
+    user.replace_input_with(end, node)
 
 
 def _node(graph: fx.Graph, name: str) -> fx.Node:
     nodes: Iterable[fx.Node] = graph.nodes
     return next(node for node in nodes if node.op == "call_module" and node.target == name)
-
-
-def _trace(module: nn.Module, inside: Sequence[str], training: bool) -> fx.Graph:
-    """The graph of ``module``'s forward; every submodule is one node, except those that hold a name of ``inside``."""
-    flags = [(m, m.training) for m in module.modules()]
-    tracer = _Tracer(tuple(inside))
-    try:
-        for m, _ in flags:
-            m.training = training
-        return tracer.trace(module)
-    finally:
-        for m, training in flags:
-            m.training = training
-
-
-class _Tracer(fx.Tracer):
-    def __init__(self, inside: tuple[str, ...]) -> None:
-        super().__init__()
-        self._inside = inside
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
-        return not any(name.startswith(f"{module_qualified_name}.") for name in self._inside)
 
 
 def _called(graph: fx.Graph) -> set[str]:
@@ -312,9 +355,29 @@ def _remove(module: nn.Module, name: str, *, keep: bool) -> None:
         del module.get_submodule(parent)._modules[child]
 
 
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
+def _leave_fast_path(model: nn.Module, exit_name: str) -> None:
+    for name in _above(exit_name):
+        module = model.get_submodule(name)
+        if isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
+        elif isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+
+
+def _common_parent(model: nn.Module, entry: str, exit_name: str) -> str:
+    """Name of the smallest module with a forward that holds both; "" is the model itself."""
+    above = set(_above(entry))
+    shared = (name for name in _above(exit_name) if name in above)
+    return next(
+        (n for n in shared if not isinstance(model.get_submodule(n), nn.ModuleList | nn.ModuleDict)), ""
+    )
+
+
+def _above(name: str) -> Iterator[str]:
+    """Names of the modules that hold this one, the nearest first and the model, "", last."""
+    while name:
+        name = name.rpartition(".")[0]
+        yield name
 
 
 def _relative(name: str, parent: str) -> str:

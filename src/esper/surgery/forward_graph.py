@@ -1,0 +1,88 @@
+"""The forward pass of a module as a ``torch.fx`` graph, where there is one. Knows no grafts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from torch import fx, nn
+from torch.utils.checkpoint import checkpoint
+
+from esper.surgery.isolation import isolated
+
+
+class _Tracer(fx.Tracer):
+    """Stops at every submodule, except those that hold a module of ``inside``, and before checkpointed parts."""
+
+    def __init__(self, inside: Sequence[str]) -> None:
+        super().__init__(autowrap_functions=(checkpoint,))
+        self._inside = inside
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
+        return not any(name.startswith(f"{module_qualified_name}.") for name in self._inside)
+
+
+def graph_of(module: nn.Module, inside: Sequence[str]) -> fx.Graph:
+    """The graph of ``module``'s forward in which every module of ``inside`` is a node; the module stays as it was.
+
+    Raises whatever the forward raises when it is given symbols instead of tensors.
+    """
+    with isolated(module):
+        return _traced(module, inside)
+
+
+def flaws(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
+    """Why the graph of ``module``'s forward cannot stand for it, or lacks some of the submodules ``names``, by name."""
+    names = sorted(set(names))
+    try:
+        flaw = "has been replaced" if "forward" in vars(module) else _flaw(module, names)
+    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
+        flaw = f"cannot be traced ({type(error).__name__})"
+    if flaw:
+        return dict.fromkeys(names, flaw)
+    calls = Counter(node.target for node in graph_of(module, names).nodes if node.op == "call_module")
+    return {name: "does not call both ends of the span once" for name in names if calls[name] != 1}
+
+
+def follow(graph_module: fx.GraphModule, module: nn.Module) -> None:
+    """Let ``graph_module`` read what ``module`` holds at the time of each call; in deep copies of both likewise."""
+    keep(graph_module, {held: vars(module)[held] for held in ("_parameters", "_buffers", "_modules")})
+
+
+def keep(graph_module: fx.GraphModule, attributes: dict[str, Any]) -> None:
+    """Give ``graph_module`` attributes that its deep copies have too."""
+    graph_module.meta["_user_preserved_attributes"] = attributes
+    vars(graph_module).update(attributes)
+
+
+def _flaw(module: nn.Module, names: Sequence[str]) -> str:
+    with isolated(module):
+        before = dict(_bindings(module))
+        graphs = []
+        for training in (True, False):
+            for part in module.modules():
+                vars(part)["training"] = training
+            graphs.append(_traced(module, names))
+        if any(before.get(key) is not value for key, value in _bindings(module)):
+            return "keeps state, or makes constant tensors"
+    if str(graphs[0]) != str(graphs[1]):
+        return "depends on train or eval mode"
+    known = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+    if any(node.op == "get_attr" and node.target not in known for node in graphs[0].nodes):
+        return "reads tensors that are neither parameters nor buffers"
+    return ""
+
+
+def _bindings(module: nn.Module) -> Iterator[tuple[tuple[int, str], Any]]:
+    """What every attribute of every submodule stands for, modes left out."""
+    for part in module.modules():
+        yield from (((id(part), name), value) for name, value in vars(part).items() if name != "training")
+
+
+def _traced(module: nn.Module, inside: Sequence[str]) -> fx.Graph:
+    graph = _Tracer(inside).trace(module)
+    graph._tracer_cls = None  # else a pickle would need this class
+    for node in graph.nodes:
+        node.type = None  # an annotation, which may name what a pickle cannot find
+    return graph
