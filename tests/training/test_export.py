@@ -89,11 +89,24 @@ def test_a_network_that_is_no_graph_keeps_its_weights_and_says_why(
 ) -> None:
     model = Deciding()
     monkeypatch.setattr(run, "model", tmp_path / "model")
-    store_model(run, model)
+    store_model(run, model, (torch.rand(3, 64), torch.zeros(3)))
     with pytest.raises(RunError, match=r"cannot be written as a graph .* --format safetensors"):
         export_run(run, "code", tmp_path)
     (path,) = export_run(run, "safetensors", tmp_path / "out")
     assert path.exists()
+
+
+def test_a_network_that_a_graph_does_not_show_is_not_kept_as_one(
+    run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: Tensor
+) -> None:
+    model = nn.Sequential(nn.Linear(64, 10))
+    model.register_forward_hook(
+        lambda _module, _inputs, output: output + float(output.detach().sum() * 0 + 1)
+    )
+    monkeypatch.setattr(run, "model", tmp_path / "model")
+    store_model(run, model, (inputs, torch.zeros(5)))
+    with pytest.raises(RunError, match="such as a hook"):
+        load_model(run)
 
 
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:

@@ -66,6 +66,33 @@ def tied() -> nn.Module:
     return nn.Sequential(first, nn.ReLU(), first)
 
 
+class Two(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Bilinear(6, 6, 2)
+
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        mixed: Tensor = self.mix(left, right)
+        return mixed
+
+
+def hooked() -> nn.Module:
+    model = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 2))
+    model[0].grafts = nn.ModuleList([nn.Linear(6, 6)])
+    model[0].register_forward_hook(lambda module, inputs, output: output + module.grafts[0](inputs[0]))
+    model[1].register_forward_hook(lambda _m, _i, _k, output: output * 2, with_kwargs=True)
+    return model
+
+
+def replaced() -> nn.Module:
+    """The outermost forward is another one than that of its class, and a layer is a hollow holder."""
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 2))
+    model[0].part = nn.Linear(6, 2)
+    model[0]._parameters.clear()
+    vars(model)["forward"] = lambda x: model[0].part(x).tanh()
+    return model
+
+
 FLOATS = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
 NETWORKS: list[tuple[Callable[[], nn.Module], Tensor]] = [
     (Branching, FLOATS),
@@ -73,6 +100,8 @@ NETWORKS: list[tuple[Callable[[], nn.Module], Tensor]] = [
     (with_graph_child, FLOATS),
     (conv, FLOATS),
     (tied, FLOATS),
+    (hooked, FLOATS),
+    (replaced, FLOATS),
 ]
 ALL = pytest.mark.parametrize(("make", "inputs"), NETWORKS, ids=lambda value: getattr(value, "__name__", ""))
 
@@ -108,6 +137,14 @@ def test_written_code_needs_torch_only_and_gives_the_same_outputs(
     exec(compile(code, "grown.py", "exec"), space)
     network = space["load"]()  # type: ignore[operator]
     assert torch.equal(network(inputs), model(inputs))
+
+
+def test_a_network_of_two_inputs_comes_back_equal() -> None:
+    model = Two()
+    description = describe(model, num_inputs=2)
+    assert torch.equal(
+        rebuild(description, weights_of(model, description))(FLOATS, FLOATS), model(FLOATS, FLOATS)
+    )
 
 
 def test_written_code_runs_in_a_process_that_cannot_see_esper(tmp_path: Path) -> None:

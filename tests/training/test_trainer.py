@@ -15,10 +15,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from esper.errors import CheckpointError, DataError
-from esper.events import Attached
+from esper.events import Attached, Folded
 from esper.growth import checkpoint
 from esper.growth.budget import Budget
 from esper.training.data import Data
+from esper.training.ending import conclude, load_model
 from esper.training.order import Order
 from esper.training.progress import Progress
 from esper.training.run import Measured, Record, RunFolder, Settings, new_record
@@ -109,21 +110,44 @@ def test_stopping_anywhere_and_going_on_gives_the_same_losses_to_the_bit(tmp_pat
     assert same_weights(second.finish(), whole.finish())
 
 
-def test_a_growing_run_goes_on_from_the_middle_of_every_phase(tmp_path: Path) -> None:
-    task = xor_task(model=lambda: mlp(3), total_steps=900)
-    whole = trainer_in(tmp_path / "whole", task)
-    whole.train()
-    events = whole.run.read_events()
-    assert any(isinstance(event, Attached) for event in events), "the test is worth nothing if nothing grows"
-    trainer = trainer_in(tmp_path / "parts", task)
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A whole run in which something grew."""
+    trainer = trainer_in(tmp_path_factory.mktemp("grown"), growing_task())
+    trainer.train()
+    events = trainer.run.read_events()
+    assert any(isinstance(event, Attached) for event in events), (
+        "the tests are worth nothing if nothing grows"
+    )
+    return trainer
+
+
+def growing_task() -> Task:
+    return xor_task(model=lambda: mlp(3), total_steps=900)
+
+
+def test_a_growing_run_goes_on_from_the_middle_of_every_phase(tmp_path: Path, grown: Trainer) -> None:
+    task = growing_task()
+    trainer = trainer_in(tmp_path, task)
     for step in (5, 50, 120, 161, 200, 330, 396, 700):
         stop_at(step, trainer)
         trainer = Trainer(task, trainer.run, pace=trainer.pace)
         trainer.restore()
     trainer.train()
-    assert lines(trainer) == lines(whole)
-    assert same_weights(trainer.finish(), whole.finish())
-    assert trainer.run.read_events() == whole.run.read_events()
+    assert lines(trainer) == lines(grown)
+    assert same_weights(trainer.model, grown.model)
+    assert trainer.run.read_events() == [e for e in grown.run.read_events() if not isinstance(e, Folded)]
+
+
+def test_a_grown_network_is_stored_and_comes_back_as_plain_torch(grown: Trainer) -> None:
+    before = grown.task.evaluate(grown.model, grown.task.sets.held_out)
+    result = conclude(grown).result
+    assert result is not None
+    assert result.params_end > result.params_start
+    model = load_model(grown.run)
+    assert grown.task.evaluate(model, grown.task.sets.held_out) == pytest.approx(before, rel=1e-4)
+    assert not [module for module in grown.model.modules() if type(module).__module__.startswith("esper")]
+    assert result.held_out > 0.95
 
 
 def test_what_was_written_after_the_checkpoint_is_cut_off(tmp_path: Path) -> None:

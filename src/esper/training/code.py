@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import Tensor, fx, nn
 
 from esper.training.graph import Description, describe, rebuild, weights_of
+
+FREED = re.compile(r";  [\w =]+ = None$", re.MULTILINE)
+"""What generated code adds to give memory back early."""
 
 HEADER = '''"""A network that Esper grew. Needs torch only; the weights lie beside this file.
 
@@ -38,66 +43,74 @@ def load():
 '''
 
 
-def write_code(model: nn.Module, path: Path) -> None:
+def write_code(model: nn.Module, path: Path, *, num_inputs: int = 1) -> None:
     """Write ``model`` to ``path`` (``.py``) and its weights beside it (``.pt``, loaded with
     ``weights_only``).
 
     Raises ``RunError`` when the network does more than layers, functions and operators.
     """
-    description = describe(model)
-    state = weights_of(model, description)
+    found = describe(model, num_inputs=num_inputs)
+    description, state = _flat(found, weights_of(model, found))
     graph = rebuild(description, state)
     num_params = sum(parameter.numel() for parameter in graph.parameters())
     header = HEADER.format(name=path.stem, num_params=num_params)
-    lines = [*_containers(description), *_layers(description), *_loose(description, state)]
-    construction = "".join(f"        {line}\n" for line in lines or ["pass"])
+    lines = [*_layers(description), *_loose(description, state)]
+    construction = "".join(f"        {line}\n" for line in lines)
     path.write_text(header + construction + _forward(graph) + FOOTER, encoding="utf-8")
     torch.save(graph.state_dict(), path.with_suffix(".pt"))
 
 
-def _containers(description: Description) -> Iterator[str]:
-    """Modules that hold others, outer ones first."""
-    made: set[str] = set()
+def _flat(description: Description, state: dict[str, Tensor]) -> tuple[Description, dict[str, Tensor]]:
+    """The same network with every layer and loose tensor directly in the outermost module."""
+    names: dict[str, str] = {}
     for path in [*description.layers, *description.weights]:
-        parts = path.split(".")[:-1]
-        for depth in range(1, len(parts) + 1):
-            container = ".".join(parts[:depth])
-            if container not in made:
-                made.add(container)
-                yield _assign(container, "torch.nn.Module()")
+        name = path.replace(".", "_")
+        name = name if name.isidentifier() else f"layer_{name}"
+        while name in names.values():
+            name += "_"
+        names[path] = name
+    calls = tuple(
+        msgspec.structs.replace(call, target=names[call.target])
+        if call.op in {"call_module", "get_attr"}
+        else call
+        for call in description.calls
+    )
+    layers = {names[path]: layer for path, layer in description.layers.items()}
+    weights = {names[path]: is_parameter for path, is_parameter in description.weights.items()}
+    return Description(layers, weights, calls), {
+        _renamed(path, names): tensor for path, tensor in state.items()
+    }
+
+
+def _renamed(path: str, names: dict[str, str]) -> str:
+    """A tensor's path with the part that has a new name replaced."""
+    if path in names:
+        return names[path]
+    owner = next(name for name in _prefixes(path) if name in names)
+    return names[owner] + path[len(owner) :]
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    while "." in path:
+        path = path.rpartition(".")[0]
+        yield path
 
 
 def _layers(description: Description) -> Iterator[str]:
-    for path, (name, arguments) in description.layers.items():
-        yield _assign(path, f"torch.nn.{name}({arguments})")
+    for name, (kind, arguments) in description.layers.items():
+        yield f"self.{name} = torch.nn.{kind}({arguments})"
 
 
 def _loose(description: Description, state: dict[str, Tensor]) -> Iterator[str]:
     """Tensors that belong to no layer."""
-    for path, is_parameter in description.weights.items():
-        parent, _, name = path.rpartition(".")
-        empty = f"torch.empty({tuple(state[path].shape)}, dtype={state[path].dtype})"
+    for name, is_parameter in description.weights.items():
+        empty = f"torch.empty({tuple(state[name].shape)}, dtype={state[name].dtype})"
         if is_parameter:
-            yield f"{_owner(parent)}.register_parameter({name!r}, torch.nn.Parameter({empty}))"
+            yield f"self.{name} = torch.nn.Parameter({empty})"
         else:
-            yield f"{_owner(parent)}.register_buffer({name!r}, {empty})"
-
-
-def _assign(path: str, value: str) -> str:
-    parent, _, name = path.rpartition(".")
-    if name.isidentifier():
-        return f"{_owner(parent)}.{name} = {value}"
-    return f"{_owner(parent)}.add_module({name!r}, {value})"
-
-
-def _owner(path: str) -> str:
-    """The expression that reaches the module at ``path``; list-like containers have numbers for names."""
-    owner = "self"
-    for part in filter(None, path.split(".")):
-        owner = f"{owner}.{part}" if part.isidentifier() else f"getattr({owner}, {part!r})"
-    return owner
+            yield f"self.register_buffer({name!r}, {empty})"
 
 
 def _forward(graph: fx.GraphModule) -> str:
-    code = graph.code.strip()
+    code = FREED.sub("", graph.code.strip())
     return "\n" + "".join(f"    {line}\n" if line else "\n" for line in code.splitlines())

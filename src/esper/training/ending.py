@@ -6,16 +6,20 @@ The one place where a test set is read. It runs after growth has ended, and hand
 from __future__ import annotations
 
 import msgspec
+import torch
 from torch import nn
 
 from esper.errors import RunError
 from esper.events import Attached
 from esper.growth import checkpoint
+from esper.training.data import Rows, take
 from esper.training.graph import Description, describe, rebuild, weights_of
-from esper.training.network import layers, num_macs, num_params
+from esper.training.network import evaluating, layers, num_macs, num_params
 from esper.training.run import Record, Result, RunFolder
 from esper.training.task import Task
 from esper.training.trainer import Trainer
+
+NUM_COMPARED = 16
 
 
 def conclude(trainer: Trainer) -> Record:
@@ -41,7 +45,7 @@ def conclude(trainer: Trainer) -> Record:
         seconds=round(trainer.seconds, 2),
         baselines=baselines,
     )
-    store_model(run, model)
+    store_model(run, model, rows)
     return run.change(
         status="finished",
         result=result,
@@ -50,11 +54,16 @@ def conclude(trainer: Trainer) -> Record:
     )
 
 
-def store_model(run: RunFolder, model: nn.Module) -> None:
-    """Write ``model/``: weights and, where the network can be written as a graph, what it is made of."""
+def store_model(run: RunFolder, model: nn.Module, rows: Rows) -> None:
+    """Write ``model/``: weights and, where the network can be written as a graph, what it is made of.
+
+    A graph whose outputs on ``rows`` are not those of the network is not kept.
+    """
     try:
-        description = describe(model)
-        tree = {"graph": msgspec.to_builtins(description), "state": weights_of(model, description)}
+        description = describe(model, num_inputs=len(rows) - 1)
+        state = weights_of(model, description)
+        _check_twin(model, rebuild(description, state), rows)
+        tree = {"graph": msgspec.to_builtins(description), "state": state}
     except RunError as error:
         tree = {"graph": None, "reason": str(error), "state": dict(model.state_dict())}
     checkpoint.write(run.model, tree)
@@ -73,6 +82,16 @@ def load_model(run: RunFolder) -> nn.Module:
             f"{tree['reason']}; its weights are there: esper export {run.name} --format safetensors"
         )
     return rebuild(msgspec.convert(tree["graph"], Description), tree["state"])
+
+
+def _check_twin(model: nn.Module, twin: nn.Module, rows: Rows) -> None:
+    """Hooks, for one, are no part of a graph."""
+    inputs = take(rows, slice(0, NUM_COMPARED))[:-1]
+    with torch.no_grad(), evaluating(model):
+        if not torch.allclose(twin(*inputs), model(*inputs), rtol=1e-4, atol=1e-5):
+            raise RunError(
+                "this network does something that a graph of its layers does not show, such as a hook"
+            )
 
 
 def _read_test(task: Task, model: nn.Module) -> tuple[float, float | None, dict[str, float]]:

@@ -92,8 +92,8 @@ def _silent_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_code(model: nn.Module, _inputs: Rows, path: Path) -> None:
-    write_code(model, path.with_suffix(".py"))
+def _write_code(model: nn.Module, inputs: Rows, path: Path) -> None:
+    write_code(model, path.with_suffix(".py"), num_inputs=len(inputs))
 
 
 def _move(source: Path, folder: Path) -> list[Path]:

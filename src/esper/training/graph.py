@@ -28,6 +28,7 @@ from esper.errors import RunError
 from esper.training.network import evaluating
 
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
+HELD = "network"
 LITERALS = (bool, int, float, str)
 
 
@@ -57,31 +58,55 @@ class _Tracer(fx.Tracer):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         # Asked before tracing: while it goes on, reading a parameter is recorded as part of the graph.
-        self._layers = {m for m in model.modules() if _is_of_torch(m) and constructor(m) is not None}
+        inner = {m for m in model.modules() if m is not model and _is_of_torch(m)}
+        self._layers = {module for module in inner if constructor(module) is not None}
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - fx's signature
         return m in self._layers
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """A layer's forward hooks are part of what it does: they are traced after it."""
+        output = super().call_module(m, forward, args, kwargs)
+        if m not in self._layers:
+            return output
+        for number, hook in m._forward_hooks.items():
+            takes_kwargs = number in m._forward_hooks_with_kwargs
+            changed = hook(m, args, kwargs, output) if takes_kwargs else hook(m, args, output)
+            output = output if changed is None else changed
+        return output
 
-def describe(model: nn.Module) -> Description:
-    """The description of a network.
+
+def describe(model: nn.Module, *, num_inputs: int = 1) -> Description:
+    """The description of a network that is called with ``num_inputs`` tensors.
 
     Raises ``RunError`` when it does more than layers, functions and operators.
     """
     try:
         with evaluating(model):
-            graph = _Tracer(model).trace(model)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, KeyError) as error:
+            graph = _Tracer(model).trace(_holder(model, num_inputs))
+    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
     layers, weights, calls = {}, {}, []
     for node in graph.nodes:
+        target = (
+            _name_of(node.target) if node.op == "call_function" else str(node.target).removeprefix(f"{HELD}.")
+        )
         if node.op == "call_module":
-            layers[node.target] = _layer(model.get_submodule(node.target))
+            layers[target] = _layer(model.get_submodule(target))
         elif node.op == "get_attr":
-            weights[node.target] = isinstance(operator.attrgetter(node.target)(model), nn.Parameter)
-        target = _name_of(node.target) if node.op == "call_function" else str(node.target)
+            weights[target] = isinstance(operator.attrgetter(target)(model), nn.Parameter)
         calls.append(Call(node.op, node.name, target, _encode(node.args), _encode(node.kwargs)))
     return Description(layers, weights, tuple(calls))
+
+
+def _holder(model: nn.Module, num_inputs: int) -> nn.Module:
+    """A module that only calls ``model``: fx looks at the class of the outermost module, not at what it was given."""
+    graph = fx.Graph()
+    inputs = tuple(graph.placeholder(f"input_{number}") for number in range(num_inputs))
+    graph.output(graph.call_module(HELD, inputs))
+    return fx.GraphModule({HELD: model}, graph)
 
 
 def rebuild(description: Description, state: dict[str, Tensor]) -> fx.GraphModule:
@@ -106,8 +131,8 @@ def weights_of(model: nn.Module, description: Description) -> dict[str, Tensor]:
     """The tensors that ``rebuild`` needs, by path."""
     state = {}
     for path in description.layers:
-        layer = model.get_submodule(path)
-        state.update({f"{path}.{name}": tensor.detach() for name, tensor in layer.state_dict().items()})
+        own = _own_state(model.get_submodule(path))
+        state.update({f"{path}.{name}": tensor.detach() for name, tensor in own.items()})
     state.update({path: operator.attrgetter(path)(model).detach() for path in description.weights})
     return state
 
@@ -117,10 +142,11 @@ def constructor(module: nn.Module) -> str | None:
 
     ``None`` when what it prints does not do.
     """
-    for arguments in (_printed(module), _by_signature(module)):
+    for write in (_printed, _by_signature):
         try:
+            arguments = write(module)
             twin = _construct(type(module).__name__, arguments)
-        except (RunError, TypeError, ValueError):
+        except (RunError, TypeError, ValueError, AttributeError):
             continue
         if _shapes(twin) == _shapes(module):
             return arguments
@@ -156,7 +182,12 @@ def _by_signature(module: nn.Module) -> str:
 
 
 def _shapes(module: nn.Module) -> dict[str, Any]:
-    return {name: (tensor.shape, tensor.dtype) for name, tensor in module.state_dict().items()}
+    return {name: (tensor.shape, tensor.dtype) for name, tensor in _own_state(module).items()}
+
+
+def _own_state(module: nn.Module) -> dict[str, Tensor]:
+    """The tensors of a layer without those of grafts that it holds."""
+    return {name: t for name, t in module.state_dict().items() if not name.startswith("grafts.")}
 
 
 def _construct(name: str, arguments: str) -> nn.Module:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
-import esper
 from esper.errors import CheckpointError, RunError
 from esper.training.prediction import store_preparation
 from esper.training.run import RunFolder, Settings, new_record
@@ -16,7 +15,7 @@ from esper.training.source import make_task
 from esper.training.task import Task
 from esper.training.trainer import Trainer
 
-LIBRARIES = ("torch", "numpy", "msgspec", "safetensors")
+LIBRARIES = ("esper-grow", "torch", "numpy", "msgspec", "safetensors")
 
 
 def begin(settings: Settings, home: Path) -> Trainer:
@@ -61,8 +60,15 @@ def resume(run: RunFolder) -> Trainer:
 
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on."""
-    found = {"esper": esper.__version__, "python": platform.python_version(), "machine": platform.platform()}
-    return {**found, **{library: version(library) for library in LIBRARIES}}
+    found = {"python": platform.python_version(), "machine": platform.platform()}
+    return {**found, **{library: _version(library) for library in LIBRARIES}}
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:  # Esper itself, run from its sources
+        return "not installed"
 
 
 def _trainer(task: Task, run: RunFolder, settings: Settings) -> Trainer:
