@@ -94,7 +94,7 @@ class Teacher:
     """A random ReLU network that labels standard normal inputs by its largest output."""
 
     inputs: int = 20
-    widths: tuple[int, ...] = (96, 4, 16)
+    widths: tuple[int, ...] = (64, 64, 64)
     seed: int = 0
 
     def network(self) -> nn.Module:
