@@ -2,7 +2,7 @@
 
 A random ReLU teacher (20-64-64-64-10) labels normal inputs; the student has three hidden layers and starts narrow
 somewhere, which costs each start 9 to 18 points against 32-32-32. The task was chosen on static nets alone: at 3,000
-parameters uniform nets lose 2.6 ± 0.5 points to wide-first ones (64-16-16; four teachers, 6,000 steps), so shape matters.
+parameters uniform nets lose 2.6 ± 0.5 points to wide-first ones (64-16-16; four teachers, 6,000 steps).
 """
 
 from __future__ import annotations
