@@ -100,9 +100,7 @@ def test_a_network_that_a_graph_does_not_show_is_not_kept_as_one(
     run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inputs: Tensor
 ) -> None:
     model = nn.Sequential(nn.Linear(64, 10))
-    model.register_forward_hook(
-        lambda _module, _inputs, output: output + float(output.detach().sum() * 0 + 1)
-    )
+    model[0].register_forward_pre_hook(lambda _module, inputs: (inputs[0] + 1,))
     monkeypatch.setattr(run, "model", tmp_path / "model")
     store_model(run, model, (inputs, torch.zeros(5)))
     with pytest.raises(RunError, match="such as a hook"):

@@ -135,6 +135,7 @@ EVENTS = [
     Cut(step=10, site="l1", params=40, total_params=260, total_macs=240),
     Refused(step=11, candidate="l2 mlp", reason="no gain"),
     Refused(step=12, candidate="l3 mlp", reason="no gain"),
+    Refused(step=12, candidate="l2 mlp", reason="no gain"),
     RolledBack(step=13, to_step=12, path="l1.grafts.0", reason="the loss exploded"),
     Ended(step=14, reason="three refusals in a row"),
 ]
@@ -159,8 +160,8 @@ def test_the_verdict_says_what_grew_what_it_bought_and_what_was_refused() -> Non
         "Step 9: conv1d(channels=25) grew at l1 (+200 parameters); it lowered the held-out loss by 0.21 ± 0.02 on 500",
         "Step 10: the own path of l1 was no longer needed and went.",
         "Step 13: put back to step 12: the loss exploded.",
-        "Refused without a trace: 2.",
-        "2 × no gain (l2 mlp, l3 mlp)",
+        "Refused without a trace: 3.",
+        "  l2 mlp: no gain (2 times)\n  l3 mlp: no gain",
         "Growth ended at step 14: three refusals in a row.",
         "best first: gradient-boosted 90.0 %, grown network 88.0 %, linear 50.0 %",
     ):

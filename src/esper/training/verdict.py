@@ -93,11 +93,11 @@ def _refusals(events: Sequence[AnyEvent]) -> Iterator[str]:
     if not refused:
         return
     yield f"Refused without a trace: {len(refused)}."
-    reasons = Counter(event.reason for event in refused)
-    for reason, count in reasons.most_common(MAX_REASONS):
-        names = sorted({event.candidate for event in refused if event.reason == reason})
-        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-        yield f"  {count} × {reason} ({shown})"
+    counts = Counter((event.candidate, event.reason) for event in refused)
+    for (candidate, reason), count in counts.most_common(MAX_REASONS):
+        yield f"  {candidate}: {reason}" + (f" ({count} times)" if count > 1 else "")
+    if len(counts) > MAX_REASONS:
+        yield "  The others stand in the report."
 
 
 def _ends(events: Sequence[AnyEvent]) -> Iterator[str]:
