@@ -24,6 +24,7 @@ def test_a_live_display_shows_the_newest_numbers_and_the_last_notes() -> None:
     console = Console(file=io.StringIO(), width=120)
     console.print(display._draw())
     text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.splitlines()[2].startswith("step 50/100")
     assert "step 50/100  loss 0.5000  held-out loss 0.6000  accuracy 0.8000  2,698 parameters" in text
     assert "refused [b]l8" in text
     assert "refused [b]l2" not in text

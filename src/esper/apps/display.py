@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from rich.console import Console, Group
 from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -113,11 +114,14 @@ class LiveDisplay(Silence):
     def _draw(self) -> Group:
         parts: list[Any] = [Text(self._title, style="bold")]
         if self._standing is not None:
-            parts.append(ProgressBar(self._standing.total_steps, self._standing.step, width=60))
-            parts.append(Text(_numbers(self._standing, self._metric)))
-        return Group(
-            *parts, *(Text(f"  {note}", style="green" if "grew" in note else "dim") for note in self._notes)
-        )
+            bar = ProgressBar(self._standing.total_steps, self._standing.step, width=60)
+            parts += [Padding(bar, 0), Text(_numbers(self._standing, self._metric))]
+        return Group(*parts, *(_one_line(note) for note in self._notes))
+
+
+def _one_line(note: str) -> Text:
+    style = "green" if " grew at " in note else "dim"
+    return Text(f"  {note}", style=style, no_wrap=True, overflow="ellipsis")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
