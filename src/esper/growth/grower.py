@@ -23,7 +23,8 @@ from esper.events import AnyEvent, Attached, Folded, RolledBack
 from esper.growth.budget import Budget, Size
 from esper.growth.host import Evaluate, Host, Losses
 from esper.growth.optimizers import check_optimizer
-from esper.growth.phases import Over, Phase, Rest, after_refusal, resume
+from esper.growth.phases import Over, Phase, Rest, begin, resume
+from esper.growth.phases.course import after_refusal
 from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Setup, Work
@@ -169,7 +170,9 @@ class Grower:
         self._work.tally.step += 1
         self._stand_guard()
         self._work.closure = closure
-        self._phase = self._phase.step()
+        following = self._phase.step()
+        if following is not None:
+            self._phase = begin(self._work, following)
 
     def finish(self) -> nn.Module:
         """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing."""
@@ -259,7 +262,7 @@ class Grower:
         work.grow(Size(-added.params, -added.macs))
         work.emit(RolledBack(step=work.tally.step, to_step=since, path=op["exit"], reason=reason))
         warnings.warn(f"growth undone: {reason}; the steps since {since} are lost", stacklevel=3)
-        self._phase = after_refusal(work)
+        self._phase = begin(work, after_refusal(work))
 
 
 def _explore(host: Host, judge: Judge) -> SiteMap:

@@ -1,0 +1,118 @@
+"""Candidates learn in the shadow of the host; the best of them go to trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from esper.controller.candidate import Candidate
+from esper.events import Score, Scored, Signal
+from esper.growth.phases.course import refused, try_out
+from esper.growth.phases.phase import Next, Phase
+from esper.growth.work import Work
+from esper.signals.shadow import Shadow
+from esper.surgery.capture import Capture, Pair
+from esper.surgery.random_streams import streams_kept
+
+HALVE = 1 / 3
+UNFITTED = 0.1
+
+
+class Learn(Phase):
+    """Candidates learn in the shadow; those that explain the held-out gradient best go to trial."""
+
+    name = "learn"
+
+    def __init__(self, work: Work, candidates: Iterable[Candidate], signals: Sequence[Signal]) -> None:
+        super().__init__(work)
+        self._signals = tuple(signals)
+        self._candidates = {c.name: c for c in candidates}
+        device = next(work.setup.host.model.parameters()).device
+        bodies = {name: (c.site, work.birth(c).body.to(device)) for name, c in self._candidates.items()}
+        self._shadow = Shadow(bodies)
+        self._capture = self._watch()
+        self._left = work.setup.pace.shadow
+        self._unfitted: dict[str, list[Pair]] = {}
+
+    def step(self) -> Next | None:
+        pairs, pace = self._capture.take(), self.work.setup.pace
+        self._left -= 1
+        if self.work.setup.host.differentiable or self._left >= UNFITTED * pace.shadow:
+            with streams_kept():
+                self._shadow.update(pairs)
+        else:
+            self._keep_unfitted(pairs)
+        if self._left == int((1 - HALVE) * pace.shadow) and len(self._candidates) > 1:
+            self._halve(pairs)
+        return None if self._left > 0 else self._choose()
+
+    def stop(self) -> None:
+        self._capture.disarm()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "left": self._left,
+            "candidates": list(self._candidates),
+            "signals": msgspec.to_builtins(self._signals),
+            "shadow": self._shadow.state_dict(),
+            "unfitted": {site: [list(pair) for pair in pairs] for site, pairs in self._unfitted.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._left = state["left"]
+        self._shadow.load_state_dict(state["shadow"])
+        self._unfitted = {site: [Pair(*pair) for pair in pairs] for site, pairs in state["unfitted"].items()}
+
+    def _watch(self) -> Capture:
+        sites = {c.site.name: c.site for c in self._candidates.values()}
+        capture = Capture(self.work.setup.host.model, sites.values())
+        capture.arm()
+        return capture
+
+    def _keep_unfitted(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
+        for site, new in pairs.items():
+            self._unfitted.setdefault(site, []).extend(new)
+
+    def _halve(self, latest: Mapping[str, Sequence[Pair]]) -> None:
+        names = set(self.work.setup.controller.halve(self._scores(latest)))
+        self._shadow.keep(names)
+        self._candidates = {name: c for name, c in self._candidates.items() if name in names}
+        self._capture.disarm()
+        self._capture = self._watch()
+
+    def _scores(self, otherwise: Mapping[str, Sequence[Pair]]) -> list[Score]:
+        """Best first; on held-out pairs, or on ``otherwise`` where ``evaluate`` gives no gradients."""
+        host = self.work.setup.host
+        pairs = host.pairs(self._capture.sites) if host.differentiable else otherwise
+        with streams_kept():
+            worths = self._shadow.worth(pairs)
+        scores = [
+            Score(
+                candidate=name,
+                site=self._candidates[name].site.name,
+                gain=worth.gain,
+                r2=worth.r2,
+                score=worth.score,
+                params=self._candidates[name].params,
+                macs=self._candidates[name].macs,
+                held_out=host.differentiable,
+            )
+            for name, worth in worths.items()
+        ]
+        return sorted(scores, key=lambda s: (-s.score, s.candidate))
+
+    def _choose(self) -> Next:
+        work = self.work
+        scores = self._scores(self._unfitted)
+        self.stop()
+        chosen = list(work.setup.controller.choose(scores))
+        work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
+        if not chosen:
+            best = scores[0].candidate if scores else ""
+            return refused(work, best, "no candidate explains any of the held-out gradient")
+        trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
+        return try_out(
+            work, {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
+        )

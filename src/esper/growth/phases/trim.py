@@ -1,0 +1,87 @@
+"""Asks whether a grown site still needs its own path, and takes it out where it does not."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from esper.events import Cut
+from esper.growth.budget import Size
+from esper.growth.optimizers import dismiss
+from esper.growth.phases.course import begin_growth, rest
+from esper.growth.phases.phase import Next, Phase
+from esper.growth.record import own_parameters
+from esper.growth.training import inner
+from esper.growth.work import Work
+from esper.surgery.graft import cut, grafts_of
+
+
+class Trim(Phase):
+    """Asks whether a site's own path is still needed: a copy of its grafts trains in its place."""
+
+    name = "trim"
+
+    def __init__(self, work: Work, exit_name: str) -> None:
+        super().__init__(work)
+        self._exit = exit_name
+        self._left = work.setup.pace.trial
+        copies = [copy.deepcopy(graft) for graft in grafts_of(work.setup.host.model, exit_name)]
+        self._contender = work.contender(f"cut {exit_name}", copies, exclusive=True)
+
+    def step(self) -> Next | None:
+        self._contender.step(self.work.closure)
+        self._left -= 1
+        return None if self._left > 0 and not self._contender.failed else self._judge()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"exit": self._exit, "left": self._left, "contender": self._contender.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._left = state["left"]
+        self._contender.load_state_dict(state["contender"])
+
+    def _judge(self) -> Next:
+        work = self.work
+        if not self._contender.failed:
+            verdict = work.setup.judge.cut(work.setup.host.losses(), self._contender.losses())
+            work.judged(self._contender.name, "cut", verdict)
+            if verdict.accepted:
+                self._cut()
+                return rest(work)
+        work.tally.cuts[self._exit] = work.tally.cuts.get(self._exit, 0) + 1
+        return begin_growth(work)
+
+    def _cut(self) -> None:
+        host = self.work.setup.host
+        before = host.unused()
+        self._take_trained_weights()
+        for module in (host.model, *map(inner, self.work.setup.training.averaged)):
+            cut(module, self._exit)
+        self.work.guard.dismiss()
+        own = [name for name, _ in own_parameters(host.model, self._exit)]
+        self._drop(sorted({*own, *host.unused()} - before))
+
+    def _take_trained_weights(self) -> None:
+        optimizer = self.work.setup.training.optimizer
+        live = [p for graft in grafts_of(self.work.setup.host.model, self._exit) for p in graft.parameters()]
+        trained = [p for graft in self._contender.grafts for p in graft.parameters()]
+        for parameter, other in zip(live, trained, strict=True):
+            parameter.data.copy_(other.data)
+            optimizer.state[parameter] = self._contender.optimizer.state[other]
+
+    def _drop(self, dead: list[str]) -> None:
+        """Parameters that nothing depends on any more leave the optimizer and the books."""
+        work, parameters = self.work, [self.work.setup.host.model.get_parameter(name) for name in dead]
+        dismiss(work.setup.training.optimizer, parameters)
+        gone = sum(p.numel() for p in parameters)
+        work.record.append({"op": "cut", "exit": self._exit, "dead": dead})
+        work.grow(Size(-gone, 0))
+        work.emit(
+            Cut(
+                step=work.tally.step,
+                site=self._exit,
+                params=gone,
+                total_params=work.tally.params,
+                total_macs=work.tally.macs,
+            )
+        )
