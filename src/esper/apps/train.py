@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from esper.apps.display import make_display
+from esper.errors import RunError
 from esper.settings import project_home
 from esper.training.ending import conclude
 from esper.training.progress import Progress
@@ -55,7 +56,8 @@ def _train(trainer: Trainer, *, quiet: bool) -> int:
             return INTERRUPTED
         record = conclude(trainer)
     except BaseException:
-        run.change(status="failed")
+        with suppress(RunError):  # a full disk refuses this too; what went wrong first is what counts
+            run.change(status="failed")
         raise
     finally:
         run.unlock()
