@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from esper.errors import ConfigurationError
 
+SMALL = 10_000
+
 
 @dataclass(frozen=True)
 class Size:
@@ -27,6 +29,9 @@ class Size:
 @dataclass(frozen=True)
 class Budget:
     """Hard limits of growth. Ratios are of the host at the start, the others absolute; ``None`` is no limit.
+
+    Ratios never forbid a model of fewer than ``SMALL`` parameters or multiply-adds: four times almost nothing is
+    almost nothing.
 
     Args:
         params_ratio: largest number of parameters, as a multiple of the start.
@@ -64,4 +69,4 @@ class Budget:
 
 
 def _times(ratio: float | None, start: int) -> float | None:
-    return None if ratio is None else ratio * start
+    return None if ratio is None else max(ratio * start, SMALL)

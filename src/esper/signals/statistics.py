@@ -1,6 +1,7 @@
 """What every site says of itself over a window of sensed steps. Does not decide what follows from it.
 
-Shapes: n rows (examples times positions, at most ``MAX_ROWS`` a step), d output units, p inputs, m random features.
+Shapes: n rows (examples times positions, at most ``MAX_ROWS`` a step), d output units, p inputs, m random features;
+of widths above ``MAX_WIDTH`` every so many-th unit is looked at.
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ from esper.events import Signal
 from esper.surgery.capture import Pair
 from esper.surgery.site import Port, Site
 
-MAX_ROWS = 512
+MAX_ROWS = 128
 MAX_WIDTH = 256
 NUM_FEATURES = 64
-NUM_STATISTICS = 5
+NUM_STATISTICS = 6
 
 
 class Statistics:
-    """Running statistics of all sites, in one packed tensor on the device, read once a window.
+    """What the sites show in a window of sensed steps: a sensed step keeps a few rows, all sums are made at the end.
 
     Novelty gain is the natural-gradient gain of what random ReLU features of the input add beyond the input itself.
     With ``P`` the features minus their linear fit from ``[x, 1]``, ``M = G'P/n``, ``A = P'P/n``, ``B = G'G/n`` (both
@@ -32,151 +33,108 @@ class Statistics:
 
     def __init__(self, sites: Sequence[Site], *, seed: int) -> None:
         self._sites = list(sites)
-        self._generator = torch.Generator().manual_seed(seed)
-        self._packed: Tensor | None = None
-        self._count = 0
-        self._novelty = {site.name: _Novelty(self._generator) for site in sites}
+        self._seed = seed
+        self._rows: dict[str, list[Pair]] = {site.name: [] for site in sites}
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
-        """Add what one sensed step showed; ``pairs`` is keyed by site name."""
-        rows = [self._measure(site, pairs.get(site.name, ())) for site in self._sites]
-        device = next((row.device for row in rows if row is not None), torch.device("cpu"))
-        zeros = torch.zeros(NUM_STATISTICS, device=device)
-        packed = torch.stack([zeros if row is None else row for row in rows]) if rows else zeros[None]
-        self._packed = packed if self._packed is None else self._packed + packed
-        self._count += 1
-
-    def read(self) -> tuple[Signal, ...]:
-        """The window's signals, one a site, in the order of the sites; empty before the first update."""
-        if self._packed is None:
-            return ()
-        means = (self._packed / self._count).tolist()
-        return tuple(self._signal(site, values) for site, values in zip(self._sites, means, strict=True))
-
-    def state_dict(self) -> dict[str, Any]:
-        """All sums so far and the state of the random features' generator."""
-        return {
-            "packed": self._packed,
-            "count": self._count,
-            "generator": self._generator.get_state(),
-            "novelty": {name: novelty.state_dict() for name, novelty in self._novelty.items()},
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict` of statistics of the same sites."""
-        self._packed, self._count = state["packed"], state["count"]
-        self._generator.set_state(state["generator"])
-        for name, novelty in self._novelty.items():
-            novelty.load_state_dict(state["novelty"][name])
-
-    def _signal(self, site: Site, values: Sequence[float]) -> Signal:
-        variance, dead, correlation, rank, norm = values
-        return Signal(
-            site=site.name,
-            variance=variance,
-            dead_ratio=dead,
-            correlation=correlation,
-            effective_rank=rank,
-            gradient_norm=norm,
-            novelty_gain=self._novelty[site.name].gain(),
-            health=(1.0 - dead) * rank * (1.0 - correlation),
-        )
+        """Keep what one sensed step showed; ``pairs`` is keyed by site name."""
+        for site in self._sites:
+            for pair in pairs.get(site.name, ()):
+                x, g, z = rows(pair.x, site.source), rows(pair.g, site.target), rows(pair.z, site.target)
+                self._rows[site.name].append(Pair(x if len(x) == len(g) else x[:0], g, z))
 
     @torch.no_grad()
-    def _measure(self, site: Site, pairs: Sequence[Pair]) -> Tensor | None:
-        if not pairs:
-            return None
-        z = torch.cat([rows(pair.z, site.target) for pair in pairs])
-        g = torch.cat([rows(pair.g, site.target) for pair in pairs])
-        if not bool(torch.isfinite(g).all()):
-            return None
-        if all(_aligned(pair, site) for pair in pairs):
-            self._novelty[site.name].update(torch.cat([rows(pair.x, site.source) for pair in pairs]), g)
-        return _summary(z, g)
-
-
-class _Novelty:
-    """Second moments of (input, random features of it, output gradient) of one site."""
-
-    def __init__(self, generator: torch.Generator) -> None:
-        self._generator = generator
-        self._weight: Tensor | None = None
-        self._moments: tuple[Tensor, Tensor, Tensor] | None = None
-        self._num_rows = 0
-
-    def update(self, x: Tensor, g: Tensor) -> None:
-        """Add rows ``x`` (n, p) and ``g`` (n, d); gradients are scaled to unit rms, so that no unit overflows."""
-        x = x[:, :MAX_WIDTH].double()
-        g = g[:, :MAX_WIDTH].double()
-        g = g / g.square().mean().sqrt().clamp_min(1e-30)
-        u = torch.cat([x, torch.ones_like(x[:, :1]), self._features(x)], dim=1)
-        new = (u.T @ u, g.T @ u, g.T @ g)
-        old = self._moments
-        self._moments = new if old is None else (old[0] + new[0], old[1] + new[1], old[2] + new[2])
-        self._num_rows += len(x)
-
-    def gain(self) -> float:
-        """Novelty gain in units of the scaled gradient; 0.0 before the first update."""
-        if self._moments is None:
-            return 0.0
-        uu, gu, gg = (moment / self._num_rows for moment in self._moments)
-        n, m, d = self._num_rows, NUM_FEATURES, len(gg)
-        xx, xf, ff = uu[:-m, :-m], uu[:-m, -m:], uu[-m:, -m:]
-        fit = torch.linalg.solve(_damped(xx, 1e-6), xf)
-        a, b = _damped(ff - xf.T @ fit, 1e-2), _damped(gg, 1e-2)
-        moment = gu[:, -m:] - gu[:, :-m] @ fit
-        w = torch.linalg.solve(b, moment) @ torch.linalg.inv(a)
-        return float(0.5 * (w * moment).sum()) - m * d / (2 * n)
+    def read(self) -> tuple[Signal, ...]:
+        """The window's signals, one a site, in the order of the sites; zeros where no gradient has come."""
+        if not self._sites:
+            return ()
+        measured = [self._measure(self._rows[site.name]) for site in self._sites]
+        packed = torch.stack([row.cpu() for row in measured]).tolist()
+        return tuple(_signal(site, values) for site, values in zip(self._sites, packed, strict=True))
 
     def state_dict(self) -> dict[str, Any]:
-        """The random features and the sums so far."""
-        moments = None if self._moments is None else list(self._moments)
-        return {"weight": self._weight, "moments": moments, "num_rows": self._num_rows}
+        """The rows kept so far."""
+        return {name: [list(pair) for pair in kept] for name, kept in self._rows.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict`."""
-        self._weight, self._num_rows = state["weight"], state["num_rows"]
-        self._moments = None if state["moments"] is None else tuple(state["moments"])
+        """Continue from `state_dict` of statistics of the same sites."""
+        self._rows = {name: [Pair(*pair) for pair in kept] for name, kept in state.items()}
 
-    def _features(self, x: Tensor) -> Tensor:
-        if self._weight is None:
-            weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=self._generator, dtype=torch.float64)
-            scale = x.square().mean().sqrt().clamp_min(1e-30).cpu() * x.shape[1] ** 0.5
-            weight[:-1] /= scale
-            self._weight = weight.to(x.device)
-        return torch.relu(x @ self._weight[:-1] + self._weight[-1])
+    def _measure(self, kept: Sequence[Pair]) -> Tensor:
+        finite = [pair for pair in kept if bool(torch.isfinite(pair.g).all())]
+        if not finite:
+            return torch.zeros(NUM_STATISTICS)
+        z, g = torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite])
+        both = [pair for pair in finite if len(pair.x)]
+        novelty = torch.zeros((), device=g.device)
+        if both:
+            generator = torch.Generator().manual_seed(self._seed)
+            x, own = torch.cat([pair.x for pair in both]), torch.cat([pair.g for pair in both])
+            novelty = novelty_gain(x, own, generator).to(g.dtype)
+        return torch.stack([*_summary(z, g), novelty])
+
+
+def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
+    """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
+
+    Gradients are scaled to unit rms, so that no solve overflows.
+    """
+    x, g = x.double(), g.double()
+    g = g / g.square().mean().sqrt().clamp_min(1e-30)
+    linear = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
+    features = _random_features(x, generator)
+    n, m, d = len(x), NUM_FEATURES, g.shape[1]
+    fit = torch.linalg.solve(_damped(linear.T @ linear / n, 1e-6), linear.T @ features / n)
+    novel = features - linear @ fit
+    moment = g.T @ novel / n
+    a, b = _damped(novel.T @ novel / n, 1e-2), _damped(g.T @ g / n, 1e-2)
+    w = torch.linalg.solve(b, torch.linalg.solve(a, moment.T).T)
+    gain: Tensor = 0.5 * (w * moment).sum()
+    return gain - m * d / (2 * n)
+
+
+def _random_features(x: Tensor, generator: torch.Generator) -> Tensor:
+    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=x.dtype).to(x.device)
+    scale = x.square().mean().sqrt().clamp_min(1e-30) * x.shape[1] ** 0.5
+    return torch.relu(x @ weight[:-1] / scale + weight[-1])
+
+
+def _signal(site: Site, values: Sequence[float]) -> Signal:
+    variance, dead, correlation, rank, norm, novelty = values
+    return Signal(
+        site=site.name,
+        variance=variance,
+        dead_ratio=dead,
+        correlation=correlation,
+        effective_rank=rank,
+        gradient_norm=norm,
+        novelty_gain=novelty,
+        health=(1.0 - dead) * rank * (1.0 - correlation),
+    )
 
 
 def rows(tensor: Tensor, port: Port) -> Tensor:
-    """``tensor`` as float32 rows of features, at most ``MAX_ROWS`` of them, evenly spaced."""
+    """``tensor`` as float32 rows of features: at most ``MAX_ROWS`` of at most ``MAX_WIDTH``, both evenly spaced."""
     if port.kind in ("signal", "image"):
         tensor = tensor.movedim(1, -1)
     flat = tensor.reshape(-1, tensor.shape[-1])
-    stride = -(-len(flat) // MAX_ROWS)
-    return flat[::stride].float()
+    every_row, every_feature = -(-flat.shape[0] // MAX_ROWS), -(-flat.shape[1] // MAX_WIDTH)
+    return flat[::every_row, ::every_feature].float()
 
 
-def _aligned(pair: Pair, site: Site) -> bool:
-    """Whether each row of the output belongs to one row of the input."""
-    x, g = rows(pair.x, site.source), rows(pair.g, site.target)
-    return len(x) == len(g)
-
-
-def _summary(z: Tensor, g: Tensor) -> Tensor:
-    centred = (z - z.mean(dim=0))[:, :MAX_WIDTH]
+def _summary(z: Tensor, g: Tensor) -> list[Tensor]:
+    centred = z - z.mean(dim=0)
     covariance = centred.T @ centred / len(z)
     deviation = covariance.diagonal().clamp_min(1e-12).sqrt()
     width = len(deviation)
     correlation = (covariance / deviation / deviation[:, None]).abs().sum() - width
-    return torch.stack(
-        [
-            z.var(dim=0, correction=0).mean(),
-            (g == 0).all(dim=0).float().mean(),
-            (correlation / max(width * (width - 1), 1)).clamp(0.0, 1.0),
-            _effective_rank(covariance) / width,
-            g.square().sum(dim=1).mean().sqrt(),
-        ]
-    )
+    return [
+        z.var(dim=0, correction=0).mean(),
+        (g == 0).all(dim=0).float().mean(),
+        (correlation / max(width * (width - 1), 1)).clamp(0.0, 1.0),
+        _effective_rank(covariance) / width,
+        g.square().sum(dim=1).mean().sqrt(),
+    ]
 
 
 def _effective_rank(covariance: Tensor) -> Tensor:
