@@ -63,6 +63,8 @@ class Capture:
             self._hook(entry, partial(self._keep_input, entry))
         for name, sites in by_exit.items():
             self._hook(name, partial(self._watch_output, tuple(sites)))
+        # Last, so that a root module that is an exit itself has been read.
+        self._handles.append(self._model.register_forward_hook(self._end_pass))
 
     def disarm(self) -> None:
         """Remove the hooks and forget inputs still waiting for their gradient."""

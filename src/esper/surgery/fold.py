@@ -8,6 +8,7 @@ a graft is there.
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
 from collections import defaultdict
@@ -277,7 +278,7 @@ def _whole(graph: fx.Graph, output: fx.Node, form: Form, total: fx.Node) -> Any:
                 total if i == form.item else graph.call_function(operator.getitem, (output, i))
                 for i in others
             )
-    fresh = graph.call_method("copy", (output,))
+    fresh = graph.call_function(copy.copy, (output,))
     graph.call_method("__setitem__", (fresh, form.item, total))
     return fresh
 
