@@ -83,6 +83,10 @@ class Capture:
         module = self._model.get_submodule(name)
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
+    def _end_pass(self, *_: object) -> None:
+        """An exit that is called by itself later must not find an earlier pass's input."""
+        self._inputs.clear()
+
     def _keep_input(
         self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any
     ) -> None:
