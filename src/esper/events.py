@@ -1,7 +1,7 @@
 """Facts about growth, one frozen type each; they are written to a run's ``events.jsonl``. Knows nobody who reads them.
 
-``candidate`` is always ``<site> <recipe>``, for example ``fc1 conv1d(channels=25)``. Losses are in the units of ``evaluate``;
-steps are optimizer steps counted from 1; parameters and multiply-adds (MACs, per example) are exact counts.
+``candidate`` is always ``<site> <recipe>``, for example ``fc1 conv1d(channels=25)``. Losses are in the units of
+``evaluate``; steps are optimizer steps counted from 1; parameters and multiply-adds (MACs, per example) are exact.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Signal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Score(msgspec.Struct, frozen=True, kw_only=True):
-    """What the shadow says of one candidate: ``score = gain * max(r2, 0)``, on held-out data unless ``held_out`` is false."""
+    """What the shadow says of one candidate: ``score = gain * max(r2, 0)``; of training data if not ``held_out``."""
 
     candidate: str
     site: str

@@ -110,7 +110,9 @@ def _explain(gain: float, lower: float, price: float, count: int) -> str:
     if gain <= price:
         return f"gain {gain:.4g} does not reach the price {price:.4g}"
     least = price + gain - lower
-    return f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples show only {least:.4g} or more"
+    return (
+        f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples show only {least:.4g} or more"
+    )
 
 
 def _not_finite(count: int, alpha: float, price: float, host_loss: float) -> Verdict:

@@ -62,7 +62,7 @@ class Contender:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict` of a contender with the same grafts."""
+        """Continue from `state_dict` of a contender with the same grafts."""
         for graft, own in zip(self.grafts, state["grafts"], strict=True):
             graft.load_state_dict(own)
         with torch.no_grad():

@@ -40,7 +40,7 @@ FORMAT = 1
 
 
 class Grower:
-    """Grows ``model`` while it trains; call :meth:`step` once after every optimizer step.
+    """Grows ``model`` while it trains; call `step` once after every optimizer step.
 
     The model is changed in place and only by grafts that the judge has accepted; until then every output, gradient,
     parameter name and random stream is that of a run without Esper, to the bit.
@@ -49,16 +49,16 @@ class Grower:
         model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
         optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
         evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients
-            are on. See :func:`esper.held_out`.
+            are on. See `esper.held_out`.
         total_steps: optimizer steps of the whole run; growth closes at 60 % of it. Without it growth ends by refusals
             and budget alone.
         budget: hard limits of size.
         scheduler: learning rate scheduler, saved and put back by the guard.
         scaler: ``torch.amp.GradScaler``, likewise.
         averaged: averaged copies of the model (EMA, SWA); they receive every graft too.
-        sites: names or globs of the sites to grow, of those that :meth:`sites` lists; all by default.
+        sites: names or globs of the sites to grow, of those that `sites` lists; all by default.
         recipes: what to graft; the catalogue's recipes by default.
-        controller: where, when and what to try; :class:`esper.Rules` by default.
+        controller: where, when and what to try; `esper.Rules` by default.
         judge: what must be shown before a graft stays.
         seed: of growth's own random generator; the global streams are never touched.
 
@@ -195,7 +195,7 @@ class Grower:
     def state_dict(self) -> dict[str, Any]:
         """All that growth needs to continue, in flight or at rest, as plain data and tensors.
 
-        Save it beside the state dicts of model, optimizer and scheduler. See :meth:`load_state_dict`.
+        Save it beside the state dicts of model, optimizer and scheduler. See `load_state_dict`.
         """
         return {
             "format": FORMAT,
@@ -206,7 +206,7 @@ class Grower:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`, with the fresh model and optimizer that this grower was made with.
+        """Continue from `state_dict`, with the fresh model and optimizer that this grower was made with.
 
         Grafts are rebuilt and their parameters join the optimizer; *then* load the state dicts of model, optimizer and
         scheduler. Raises CheckpointError when the state is of another format or another architecture.
@@ -222,14 +222,18 @@ class Grower:
     def _check(self, state: dict[str, Any]) -> None:
         found = state.get("format")
         if isinstance(found, int) and found > FORMAT:
-            raise CheckpointError(f"growth state of format {found}, this esper reads {FORMAT}: install a newer esper")
+            raise CheckpointError(
+                f"growth state of format {found}, this esper reads {FORMAT}: install a newer esper"
+            )
         if found != FORMAT:
             raise CheckpointError("this is no growth state: pass what grower.state_dict() returned")
         if self._work.record:
             raise CheckpointError("this model has grown already: load into a fresh instance")
         own = [_features(site) for site in self._sites.offers]
         if own != state["sites"]:
-            other = next((site for site in own + state["sites"] if site not in own or site not in state["sites"]), own)
+            other = next(
+                (site for site in own + state["sites"] if site not in own or site not in state["sites"]), own
+            )
             raise CheckpointError(
                 f"the growth state was made with another architecture ({other} is in one of the two only): "
                 "build the model with the arguments that it was made with"

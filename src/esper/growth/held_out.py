@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from esper.errors import EvaluateError
 
@@ -34,7 +35,7 @@ class HeldOut:
     def batches(self, model: nn.Module) -> Iterable[Tensor]:
         """The same losses, batch by batch, so that a backward pass needs the memory of one batch only."""
         if self._batches is None:
-            self._batches = list(self._loader)
+            self._batches = _read(self._loader)
             if not self._batches:
                 raise EvaluateError("the held-out loader is empty: hold some rows of the training set out")
         device = next((p.device for p in model.parameters()), torch.device("cpu"))
@@ -51,7 +52,7 @@ class HeldOut:
 def held_out(
     loader: Iterable[Any], loss: Callable[..., Tensor] | None = None, *, per_example: PerExample | None = None
 ) -> HeldOut:
-    """Per-example held-out losses for :class:`esper.Grower`.
+    """Per-example held-out losses for `esper.Grower`.
 
     Args:
         loader: batches ``(inputs, targets)`` that are never trained on; several inputs are allowed, the last item is
@@ -78,8 +79,25 @@ def move(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Mapping):
         return {key: move(value, device) for key, value in batch.items()}
     if isinstance(batch, (tuple, list)):
-        return type(batch)(move(item, device) for item in batch)
+        items = [move(item, device) for item in batch]
+        return items if isinstance(batch, list) else _tuple_like(batch, items)
     return batch
+
+
+def _tuple_like(batch: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
+    """A named tuple's class takes its items one by one."""
+    return tuple(items) if type(batch) is tuple else type(batch)(*items)
+
+
+def _read(loader: Iterable[Any]) -> list[Any]:
+    """All batches; a generator that the loader may share with the training loader stays where it is."""
+    generator = loader.generator if isinstance(loader, DataLoader) else None
+    if generator is None:
+        return list(loader)
+    state = generator.get_state()
+    batches = list(loader)
+    generator.set_state(state)
+    return batches
 
 
 def _from_loss(loss: Callable[..., Tensor] | None) -> PerExample:

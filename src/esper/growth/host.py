@@ -58,7 +58,11 @@ class Host:
         with isolated(self.model, eval_mode=True), torch.no_grad():
             if not grafts:
                 return self._counted(self._evaluate(self.model))
-            with _eagerly(), switched_on(self.model, grafts, exclusive=exclusive), modes(grafts, training=False):
+            with (
+                _eagerly(),
+                switched_on(self.model, grafts, exclusive=exclusive),
+                modes(grafts, training=False),
+            ):
                 return self._counted(self._evaluate(self.model))
 
     def pairs(self, sites: Sequence[Site]) -> Pairs:
@@ -77,7 +81,9 @@ class Host:
         """Names of trainable parameters that the held-out losses do not depend on; none without gradients."""
         if not self.differentiable:
             return set()
-        names, parameters = zip(*((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True)
+        names, parameters = zip(
+            *((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True
+        )
         with isolated(self.model, eval_mode=True), torch.enable_grad():
             losses = next(iter(self._held_out_batches()))
             found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
@@ -114,7 +120,12 @@ class Host:
         return found
 
     def _check(self, closure: Closure) -> None:
-        with put_back_on_error(self._optimizer), isolated(self.model), unchanged(self.model), torch.enable_grad():
+        with (
+            put_back_on_error(self._optimizer),
+            isolated(self.model),
+            unchanged(self.model),
+            torch.enable_grad(),
+        ):
             scalar(closure())
         self._closure_checked = True
 

@@ -76,7 +76,9 @@ def replay(
 def own_parameters(model: nn.Module, exit_name: str) -> list[tuple[str, nn.Parameter]]:
     """A module's own parameters by full name: not those of its grafts, nor any that another module reads too."""
     module = model.get_submodule(exit_name)
-    elsewhere = {id(p) for other in model.modules() if other is not module for p in other.parameters(recurse=False)}
+    elsewhere = {
+        id(p) for other in model.modules() if other is not module for p in other.parameters(recurse=False)
+    }
     prefix = f"{exit_name}." if exit_name else ""
     own = module.named_parameters(recurse=False)
     return [(f"{prefix}{name}", p) for name, p in own if id(p) not in elsewhere]
@@ -96,7 +98,9 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
         case "fold":
             fold(model, {name: Form(*data) for name, data in op["forms"].items()})
         case other:
-            raise CheckpointError(f"unknown operation {other!r}: the checkpoint is of a newer version of esper")
+            raise CheckpointError(
+                f"unknown operation {other!r}: the checkpoint is of a newer version of esper"
+            )
 
 
 def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:

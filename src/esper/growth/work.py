@@ -167,7 +167,7 @@ class Work:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from :meth:`state_dict`; the record is taken, not replayed."""
+        """Continue from `state_dict`; the record is taken, not replayed."""
         self.tally = Tally(**copy.deepcopy(state["tally"]))
         self.record = list(state["record"])
         self.history = msgspec.convert(state["history"], list[AnyEvent])

@@ -72,7 +72,7 @@ class Shadow:
         return {"num_updates": self.num_updates, "bodies": bodies, "optimizer": self._optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from :meth:`state_dict` of a shadow with the same bodies."""
+        """Continue from `state_dict` of a shadow with the same bodies."""
         self.num_updates = state["num_updates"]
         for name, (_, body) in self.bodies.items():
             body.load_state_dict(state["bodies"][name])

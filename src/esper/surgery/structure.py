@@ -27,7 +27,7 @@ def first_output(output: object) -> Tensor | None:
 
 
 def with_first_output(output: Any, tensor: Tensor) -> Any:
-    """A copy of ``output`` in which the tensor that :func:`first_output` finds is replaced by ``tensor``."""
+    """A copy of ``output`` in which the tensor that `first_output` finds is replaced by ``tensor``."""
     if isinstance(output, Tensor):
         return tensor
     old = first_output(output)

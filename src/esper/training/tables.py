@@ -49,7 +49,7 @@ class Cut:
         """One fifth to test on, an eighth of the rest held out, in the order of a generator of its own."""
         order = np.random.default_rng(seed).permutation(num_rows)
         num_test = num_rows // 5
-        num_held_out = (num_rows - num_test) // 8
+        num_held_out = (num_rows - num_test) // 4
         test, held_out, train = np.split(order, [num_test, num_test + num_held_out])
         return cls(train, held_out, test)
 
