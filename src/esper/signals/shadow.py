@@ -88,13 +88,12 @@ class Shadow:
 
     def _worth(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> Worth:
         site, body = self.bodies[name]
-        chosen = [(x.float(), -g.float()) for x, g, _ in pairs.get(site.name, ())]
-        if not chosen:
-            return Worth(0.0, 0.0)
+        pairs_here = pairs.get(site.name, ())
+        chosen = [(x.float(), -g.float()) for x, g, _ in pairs_here if bool(torch.isfinite(g).all())]
         squares = sum(float(g.square().sum()) for _, g in chosen)
-        sigma = (squares / sum(g.numel() for _, g in chosen)) ** 0.5
-        if not 0.0 < sigma < float("inf"):
+        if not 0.0 < squares < float("inf"):
             return Worth(0.0, 0.0)
+        sigma = (squares / sum(g.numel() for _, g in chosen)) ** 0.5
         fits = [(body(x), g) for x, g in chosen]
         gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(
             x.shape[site.source.batch_dim] for x, _ in chosen

@@ -61,26 +61,25 @@ class Statistics:
         self._rows = {name: [Pair(*pair) for pair in kept] for name, kept in state.items()}
 
     def _measure(self, kept: Sequence[Pair]) -> Tensor:
-        finite = [pair for pair in kept if bool(torch.isfinite(pair.g).all())]
+        finite = [pair for pair in kept if all(bool(torch.isfinite(tensor).all()) for tensor in pair)]
         if not finite:
-            return torch.zeros(NUM_STATISTICS)
+            return torch.zeros(NUM_STATISTICS, dtype=torch.float64)
         z, g = torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite])
         both = [pair for pair in finite if len(pair.x)]
-        novelty = torch.zeros((), device=g.device)
+        novelty = torch.zeros((), dtype=torch.float64, device=g.device)
         if both:
             generator = torch.Generator().manual_seed(self._seed)
             x, own = torch.cat([pair.x for pair in both]), torch.cat([pair.g for pair in both])
-            novelty = novelty_gain(x, own, generator).to(g.dtype)
+            novelty = novelty_gain(x, own, generator)
         return torch.stack([*_summary(z, g), novelty])
 
 
 def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
 
-    Gradients are scaled to unit rms, so that no solve overflows.
+    Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
     """
-    x, g = x.double(), g.double()
-    g = g / g.square().mean().sqrt().clamp_min(1e-30)
+    x, g = _to_unit_rms(x.double()), _to_unit_rms(g.double())
     linear = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     features = _random_features(x, generator)
     n, m, d = len(x), NUM_FEATURES, g.shape[1]
@@ -95,8 +94,11 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
 
 def _random_features(x: Tensor, generator: torch.Generator) -> Tensor:
     weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=x.dtype).to(x.device)
-    scale = x.square().mean().sqrt().clamp_min(1e-30) * x.shape[1] ** 0.5
-    return torch.relu(x @ weight[:-1] / scale + weight[-1])
+    return torch.relu(x @ weight[:-1] / x.shape[1] ** 0.5 + weight[-1])
+
+
+def _to_unit_rms(x: Tensor) -> Tensor:
+    return x / x.square().mean().sqrt().clamp_min(1e-30)
 
 
 def _signal(site: Site, values: Sequence[float]) -> Signal:
@@ -123,6 +125,7 @@ def rows(tensor: Tensor, port: Port) -> Tensor:
 
 
 def _summary(z: Tensor, g: Tensor) -> list[Tensor]:
+    z, g = z.double(), g.double()
     centred = z - z.mean(dim=0)
     covariance = centred.T @ centred / len(z)
     deviation = covariance.diagonal().clamp_min(1e-12).sqrt()
@@ -139,9 +142,9 @@ def _summary(z: Tensor, g: Tensor) -> list[Tensor]:
 
 def _effective_rank(covariance: Tensor) -> Tensor:
     """Exponential of the entropy of the normalised eigenvalues (Roy and Vetterli, 2007)."""
-    values = torch.linalg.eigvalsh(covariance.double()).clamp_min(0.0)
+    values = torch.linalg.eigvalsh(covariance).clamp_min(0.0)
     share = values / values.sum().clamp_min(1e-30)
-    return torch.exp(-(share * share.clamp_min(1e-30).log()).sum()).to(covariance.dtype)
+    return torch.exp(-(share * share.clamp_min(1e-30).log()).sum())
 
 
 def _damped(matrix: Tensor, share: float) -> Tensor:
