@@ -33,6 +33,7 @@ from esper.training.task import Task
 MIN_ROWS = 50
 MAX_CLASSES_OF_NUMBERS = 10
 MAX_CLASSES = 1_000
+HIDDEN_UNITS = 8
 MAX_PARAMS = 20_000
 
 
@@ -49,7 +50,7 @@ class Cut:
         """One fifth to test on, an eighth of the rest held out, in the order of a generator of its own."""
         order = np.random.default_rng(seed).permutation(num_rows)
         num_test = num_rows // 5
-        num_held_out = (num_rows - num_test) // 4
+        num_held_out = (num_rows - num_test) // 8
         test, held_out, train = np.split(order, [num_test, num_test + num_held_out])
         return cls(train, held_out, test)
 
@@ -88,11 +89,13 @@ def table_task(table: Table, target: str, *, name: str, kind: Kind | None = None
 
 
 def start_network(num_inputs: int, num_outputs: int) -> nn.Module:
-    """A linear layer: what the data do not ask for is not there.
+    """One hidden layer of 8 units.
 
-    Of five tables, grown from a linear layer, from 8 and from 32 hidden units, it had the best mean test score.
+    Grown on nine tables (1,070 to 12,000 rows, one seed), mean held-out score from a linear layer .748, from 8 hidden
+    units .750, from 32 units .744; test scores .733, .733, .730. From a linear layer growth stopped short on two
+    tables where more units pay, for want of held-out rows.
     """
-    return nn.Sequential(nn.Linear(num_inputs, num_outputs))
+    return nn.Sequential(nn.Linear(num_inputs, HIDDEN_UNITS), nn.ReLU(), nn.Linear(HIDDEN_UNITS, num_outputs))
 
 
 def _num_steps(num_rows: int) -> int:
