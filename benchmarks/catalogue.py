@@ -68,8 +68,8 @@ def normal(shape: tuple[int, ...], generator: Generator) -> Tensor:
 
 
 def rough_scales(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Normal vectors whose lengths differ by orders of magnitude between examples."""
-    scale = torch.exp(1.5 * torch.randn((shape[0], 1), generator=generator))
+    """Normal vectors whose lengths differ widely between examples."""
+    scale = torch.exp(0.7 * torch.randn((shape[0], 1), generator=generator))
     return scale * normal(shape, generator)
 
 
@@ -87,28 +87,17 @@ def drifting_channels(shape: tuple[int, ...], generator: Generator) -> Tensor:
     return normal(shape, generator) + normal((*shape[:2], 1, 1), generator)
 
 
-def marked_values(shape: tuple[int, ...], generator: Generator) -> Tensor:
-    """Sequences whose first feature marks, one time in eight, that the other features count."""
-    x = normal(shape, generator)
-    x[..., 0] = (torch.rand(shape[:-1], generator=generator) < 1 / 8).float()
-    return x
-
-
 def keyed_values(shape: tuple[int, ...], generator: Generator) -> Tensor:
     """Sequences of (key, value): eight one-hot key features, then random values."""
     keys = F.one_hot(torch.randint(0, 8, shape[:-1], generator=generator), 8).float()
     return torch.cat([4 * keys, normal((*shape[:-1], shape[-1] - 8), generator)], dim=-1)
 
 
-def rectified(num_in: int, num_hidden: int, num_out: int) -> Teacher:
-    """A random network with one hidden layer of rectified units."""
-
-    def draw(generator: Generator) -> Callable[[Tensor], Tensor]:
-        first = normal((num_in, num_hidden), generator)
-        bias, last = normal((num_hidden,), generator), normal((num_hidden, num_out), generator)
-        return lambda x: (x @ first + bias).relu() @ last
-
-    return draw
+def rectified(generator: Generator, *, num_in: int, num_hidden: int) -> Callable[[Tensor], Tensor]:
+    """A random network with one hidden layer of rectified units and eight outputs."""
+    first, bias = normal((num_in, num_hidden), generator), normal((num_hidden,), generator)
+    last = normal((num_hidden, 8), generator)
+    return lambda x: (x @ first + bias).relu() @ last
 
 
 def two_directions(generator: Generator) -> Callable[[Tensor], Tensor]:
@@ -171,15 +160,15 @@ def channel_statistics(generator: Generator) -> Callable[[Tensor], Tensor]:
     return teach
 
 
-def last_marked(_: Generator) -> Callable[[Tensor], Tensor]:
-    """At each time the values of the latest marked position."""
+def bounded_walk(_: Generator) -> Callable[[Tensor], Tensor]:
+    """Running sums that stop at a wall on either side: what counts is the order, over any distance."""
 
     def teach(x: Tensor) -> Tensor:
-        held, answers = torch.zeros_like(x[:, 0, 1:]), []
+        place, path = torch.zeros_like(x[:, 0]), []
         for now in x.unbind(1):
-            held = torch.where(now[:, :1] > 0, now[:, 1:], held)
-            answers.append(held)
-        return torch.stack(answers, dim=1)
+            place = (place + now).clamp(-3, 3)
+            path.append(place)
+        return torch.stack(path, dim=1)
 
     return teach
 
@@ -197,7 +186,7 @@ def same_key(_: Generator) -> Callable[[Tensor], Tensor]:
 
 def scale_free(generator: Generator) -> Callable[[Tensor], Tensor]:
     """A rectified network of the direction of a vector, whatever its length."""
-    teach = rectified(16, 24, 8)(generator)
+    teach = rectified(generator, num_in=16, num_hidden=24)
     return lambda x: teach(4 * F.normalize(x, dim=-1))
 
 
@@ -214,7 +203,9 @@ def _sequences(length: int, num_in: int, num_out: int) -> tuple[Port, Port]:
 
 
 TASKS = (
-    Task("mlp", "kinks of a few features", *_vectors(6, 8), rectified(6, 12, 8), normal),
+    Task(
+        "mlp", "kinks of a few features", *_vectors(6, 8), partial(rectified, num_in=6, num_hidden=12), normal
+    ),
     Task("bottleneck", "waves along two of 64 directions", *_vectors(64, 4), two_directions, normal),
     Task("gated", "products of directions", *_vectors(16, 8), products, normal),
     Task("conv1d", "a pattern anywhere in a vector", *_vectors(40, 8), pattern_counts, shifted_patterns),
@@ -236,7 +227,7 @@ TASKS = (
         drifting_channels,
         500,
     ),
-    Task("gru", "hold the last marked value", *_sequences(24, 5, 4), last_marked, marked_values),
+    Task("gru", "a running sum between walls", *_sequences(32, 4, 4), bounded_walk, normal),
     Task("attention", "mean of the values of one key", *_sequences(24, 12, 4), same_key, keyed_values),
     Task("ffn", "directions of vectors of any length", *_vectors(16, 8), scale_free, rough_scales),
 )
@@ -349,7 +340,7 @@ def details(task: Task, results: list[Result]) -> list[str]:
 
 def jobs(given: Options) -> list[Callable[[], Result]]:
     """Every task, candidate and seed."""
-    steps = 20 if given.quick else 400
+    steps = 20 if given.quick else 1_200
     return [
         partial(trained_error, task, recipe, seed, steps=steps)
         for task in TASKS

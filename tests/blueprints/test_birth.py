@@ -98,7 +98,10 @@ REFUSED = {
         lambda: Computed(zero(8, 6), lambda x, f: f(x) * (1 + f(x).abs() * 1e30) ** 2),
         "explodes",
     ),
-    "nan later": (lambda: Computed(zero(8, 6), lambda x, f: f(x) * (1 - 1e6 * f(x).abs()).sqrt()), "explodes"),
+    "nan later": (
+        lambda: Computed(zero(8, 6), lambda x, f: f(x) * (1 - 1e6 * f(x).abs()).sqrt()),
+        "explodes",
+    ),
     "bound to float32": (
         lambda: Computed(zero(8, 6), lambda x, f: f(x @ torch.eye(8))),
         "fails at fc1.*BFloat16",
