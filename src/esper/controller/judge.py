@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from esper.errors import ConfigurationError
+from esper.errors import ConfigurationError, EvaluateError
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Judge:
 
     def graft(self, host: NDArray[np.float64], grafted: NDArray[np.float64], *, growth: float) -> Verdict:
         """Whether a graft that makes the model ``growth`` times larger (1.0: no larger) earns its price."""
-        price = self.price * float(np.std(host)) * (1.0 + math.log2(max(growth, 1.0)))
+        spread = float(np.std(host)) if bool(np.all(np.isfinite(host))) else math.nan
+        price = self.price * spread * (1.0 + math.log2(max(growth, 1.0)))
         return self._compare(host, grafted, self.alpha / self.tests, price)
 
     def cut(self, host: NDArray[np.float64], without: NDArray[np.float64]) -> Verdict:
@@ -73,17 +74,17 @@ class Judge:
 
     def hopeless(self, host: NDArray[np.float64], changed: NDArray[np.float64]) -> bool:
         """Whether even an optimistic bound (mean + 2 standard errors) shows no gain; used to end a trial early."""
-        difference = host - changed
-        if not bool(np.all(np.isfinite(difference))):
+        difference = _paired(host, changed)
+        if difference is None:
             return True
         return bool(difference.mean() + 2.0 * difference.std(ddof=1) / math.sqrt(len(difference)) <= 0.0)
 
     def _compare(
         self, host: NDArray[np.float64], changed: NDArray[np.float64], alpha: float, price: float
     ) -> Verdict:
-        difference = host - changed
-        count = len(difference)
-        if not bool(np.all(np.isfinite(difference))):
+        difference = _paired(host, changed)
+        count = len(host)
+        if difference is None:
             return _not_finite(count, alpha, price, float(np.mean(host)))
         gain = float(difference.mean())
         error = float(difference.std(ddof=1)) / math.sqrt(count)
@@ -102,6 +103,17 @@ class Judge:
             detectable=price + critical * error,
             host_loss=float(np.mean(host)),
         )
+
+
+def _paired(host: NDArray[np.float64], changed: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    """Differences by example, or None if a loss is not finite. Raises EvaluateError when their numbers differ."""
+    if host.shape != changed.shape:
+        raise EvaluateError(
+            f"evaluate returned {len(host)} losses and then {len(changed)}: it must go through the same held-out "
+            "examples in the same order at every call"
+        )
+    finite = bool(np.all(np.isfinite(host)) and np.all(np.isfinite(changed)))
+    return host - changed if finite else None
 
 
 def _explain(gain: float, lower: float, price: float, count: int) -> str:

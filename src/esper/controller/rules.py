@@ -121,7 +121,7 @@ class Rules:
 
         Candidates that a trial has refused come after those that have not been tried.
         """
-        gains = {signal.site: signal.novelty_gain for signal in view.signals}
+        gains = {signal.site: _or_least(signal.novelty_gain) for signal in view.signals}
 
         def order(candidate: Candidate) -> tuple[int, float, str]:
             return view.refusals.get(candidate.name, 0), -gains.get(candidate.site.name, 0.0), candidate.name
@@ -150,4 +150,9 @@ class Rules:
 
 
 def _ranked(scores: Sequence[Score]) -> list[str]:
-    return [score.candidate for score in sorted(scores, key=lambda s: (-s.score, s.candidate))]
+    return [score.candidate for score in sorted(scores, key=lambda s: (-_or_least(s.score), s.candidate))]
+
+
+def _or_least(value: float) -> float:
+    """``value``; what is not a number comes last, as nothing can be compared with it."""
+    return -math.inf if math.isnan(value) else value
