@@ -65,7 +65,7 @@ class _End(NamedTuple):
 def fold(model: nn.Module, forms: Mapping[str, Form]) -> int:
     """Fold every graft of ``model`` in place and return how many there were.
 
-    ``forms`` are those that :func:`observe` found. The function computed stays the same, up to rounding. An
+    ``forms`` are those that `observe` found. The function computed stays the same, up to rounding. An
     ``nn.TransformerEncoder`` leaves its fast path for good, which would pass by what is not its own: positions
     masked as padding then hold numbers instead of zeros in eval mode, as they always do in training.
     """
@@ -348,12 +348,14 @@ def _called(graph: fx.Graph) -> set[str]:
 
 
 def _remove(module: nn.Module, name: str, *, keep: bool) -> None:
-    """Delete a submodule that nothing calls any more, or only its own parameters where its children are to be kept."""
+    """Delete a submodule that nothing calls any more; where its children are to be kept, they stay in its place."""
+    parent, _, child = name.rpartition(".")
+    siblings = module.get_submodule(parent)._modules
+    gone = module.get_submodule(name)
     if keep:
-        module.get_submodule(name)._parameters.clear()
-    elif any(True for _ in module.get_submodule(name).parameters()):
-        parent, _, child = name.rpartition(".")
-        del module.get_submodule(parent)._modules[child]
+        siblings[child] = nn.ModuleDict(dict(gone.named_children()))
+    elif any(True for _ in gone.parameters()):
+        del siblings[child]
 
 
 def _leave_fast_path(model: nn.Module, exit_name: str) -> None:
