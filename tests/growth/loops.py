@@ -144,6 +144,15 @@ class Loop:
             self.step(batch)
         return self
 
+    def until(self, phase: str, *, limit: int = 100) -> Loop:
+        """Run until growth is in that phase."""
+        assert self.grower is not None
+        for _ in range(limit):
+            if self.grower.phase == phase:
+                return self
+            self.run(1)
+        raise AssertionError(f"{phase} is not reached within {limit} steps")
+
     def batches(self, steps: int) -> Iterator[Batch]:
         """The next shuffled batches."""
         return itertools.islice(self._order, steps)

@@ -136,8 +136,7 @@ def test_a_closure_that_does_other_things_is_refused_and_nothing_is_lost(name: s
     expected = state(Loop(host("mlp")).run(24))
     loop = Loop(host("mlp"))
     grower = loop.grow()
-    while grower.phase != "try":
-        loop.run(1)
+    loop.until("try")
     before, shape = state(loop), structure(loop.model)
     with pytest.raises(ClosureError, match=words):
         grower.step(lambda: closure(loop))
@@ -157,8 +156,7 @@ def test_a_step_without_a_closure_says_how_to_write_one() -> None:
 def test_a_closure_that_raises_leaves_everything_as_it_was() -> None:
     loop = Loop(host("counters"))
     grower = loop.grow()
-    while grower.phase != "try":
-        loop.run(1)
+    loop.until("try")
     before = state(loop)
 
     def broken() -> Tensor:
@@ -221,9 +219,8 @@ def test_an_evaluation_that_changes_during_the_run_is_refused_and_nothing_is_los
 ) -> None:
     loop = Loop(host("mlp"))
     evaluate = Fickle(spoil, after=10**9)
-    grower = loop.grow(evaluate=evaluate)
-    while grower.phase != "try":
-        loop.run(1)
+    loop.grow(evaluate=evaluate)
+    loop.until("try")
     evaluate.after = 0
     shape = structure(loop.model)
     with pytest.raises(EvaluateError, match=words):
@@ -237,8 +234,7 @@ def test_held_out_losses_that_become_undefined_refuse_the_trial() -> None:
     loop = Loop(host("mlp"))
     evaluate = Fickle(lambda x: x * float("nan"), after=10**9)
     grower = loop.grow(evaluate=evaluate, judge=Judge(min_examples=2))
-    while grower.phase != "try":
-        loop.run(1)
+    loop.until("try")
     evaluate.after = 0
     loop.run(7)
     assert "Refused" in kinds(grower)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from esper import Budget, Grower, Judge, Recipe, blueprint
-from esper.growth import phases
+from esper.growth.phases import course
 from esper.surgery.graft import all_grafts, detach
 from esper.surgery.site import Port
 from growth.loops import (
@@ -82,7 +82,7 @@ def test_a_refused_cut_leaves_the_grown_model_as_it_trains_without_one(
     assert loop.grower is not None
     assert [e.kind for e in loop.grower.history if type(e).__name__ == "Judged"][-1] == "cut"
     with_trial = state(loop)
-    monkeypatch.setattr(phases, "_can_be_cut", lambda *_: False)
+    monkeypatch.setattr(course, "_can_be_cut", lambda *_: False)
     assert not difference(with_trial, state(grown()))
 
 
