@@ -13,10 +13,12 @@ import esper
 
 PUBLIC = [
     "Budget",
+    "Data",
     "EsperError",
     "Grower",
     "HeldOut",
     "Judge",
+    "Metric",
     "Recipe",
     "Rules",
     "Site",

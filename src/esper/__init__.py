@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from esper.growth.saved import load, save
     from esper.recipe import Recipe
     from esper.surgery.site import Site
+    from esper.training.data import Data
+    from esper.training.metric import Metric
     from esper.training.task import Task
     from esper.training.trainer import Trainer
 
@@ -27,10 +29,12 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Data",
     "EsperError",
     "Grower",
     "HeldOut",
     "Judge",
+    "Metric",
     "Recipe",
     "Rules",
     "Site",
@@ -45,10 +49,12 @@ __all__ = [
 
 _HOME = {
     "Budget": "esper.growth.budget",
+    "Data": "esper.training.data",
     "EsperError": "esper.errors",
     "Grower": "esper.growth.grower",
     "HeldOut": "esper.growth.held_out",
     "Judge": "esper.controller.judge",
+    "Metric": "esper.training.metric",
     "Recipe": "esper.recipe",
     "Rules": "esper.controller.rules",
     "Site": "esper.surgery.site",
