@@ -114,12 +114,6 @@ def test_a_recurrent_reader_carries_the_first_position_to_the_last() -> None:
     assert seen(Recipe.of("gru"), site(port, vector(3)), (0, 1)).all()
 
 
-def test_a_recurrent_reader_reads_every_feature_of_a_vector_whatever_the_padding() -> None:
-    place = site(vector(19), vector(3))
-    for feature in range(19):
-        assert seen(Recipe.of("gru"), place, (feature,)).all()
-
-
 @pytest.mark.parametrize("name", ["attention", "squeeze_excite", "conv1d"])
 def test_a_body_that_is_not_causal_also_reads_later_positions(name: str) -> None:
     port = Port("sequence", (4, 8), 0)
