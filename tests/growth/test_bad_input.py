@@ -246,8 +246,9 @@ def test_training_another_model_than_the_one_given_ends_growth_with_a_warning() 
     grower = loop.grow()
     loop.model = loop.host.make(1)
     loop.optimizer = adamw(loop.model)
-    with pytest.warns(UserWarning, match="train the very model that was given to Grower"):
+    with pytest.warns(UserWarning, match="train the very model that was given to Grower") as warned:
         loop.run(10)
+    assert warned[0].filename == loop.grow.__code__.co_filename
     assert grower.finished
 
 

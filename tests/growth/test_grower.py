@@ -158,6 +158,25 @@ def test_grafts_appear_under_their_site_and_the_hosts_names_stay() -> None:
     assert event.params == sum(graft.num_params for _, graft in all_grafts(loop.model))
 
 
+def test_held_out_losses_are_always_taken_in_eval_mode_and_the_users_modes_stay() -> None:
+    loop = Loop(host("batchnorm_cnn"))
+    loop.model[1].eval()
+    flags = [module.training for module in loop.model.modules()]
+    seen: set[bool] = set()
+    evaluate = evaluation(loop.host)
+
+    def watched(model: nn.Module) -> Tensor:
+        seen.update(module.training for module in model.modules())
+        return evaluate(model)
+
+    grower = loop.grow(evaluate=watched, judge=Lenient(), budget=Budget(params_ratio=None, grafts=1))
+    loop.run(16)
+    assert flags == [module.training for module in loop.model.modules()]
+    loop.run(30)
+    assert {"Judged", "Attached"} <= set(kinds(grower))
+    assert seen == {False}
+
+
 def test_the_budget_ends_growth_before_it_is_exceeded() -> None:
     loop = Loop(host("mlp"), optimizer=lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3))
     options = {"recipes": [MLP], "budget": Budget(params=1_500), "controller": Script(rounds=2)}

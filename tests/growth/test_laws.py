@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim import lr_scheduler
 
 from esper import Budget, Grower, Judge, Recipe, blueprint
 from esper.growth.phases import course
@@ -84,6 +85,34 @@ def test_a_refused_cut_leaves_the_grown_model_as_it_trains_without_one(
     with_trial = state(loop)
     monkeypatch.setattr(course, "_can_be_cut", lambda *_: False)
     assert not difference(with_trial, state(grown()))
+
+
+def test_refusal_leaves_no_trace_in_scheduler_scaler_and_averages() -> None:
+    def with_everything() -> Loop:
+        return Loop(
+            host("resnet"),
+            averaged=True,
+            scaled=True,
+            scheduler=lambda o: lr_scheduler.OneCycleLR(o, 0.05, 30),
+        )
+
+    expected = state(with_everything().run(26))
+    loop = with_everything()
+    grower = loop.grow()
+    assert not difference(expected, state(loop.run(26)))
+    assert "Judged" in kinds(grower)
+
+
+def test_signals_and_scores_are_those_of_a_run_without_a_gradient_scaler() -> None:
+    def told(scaled: bool) -> list[object]:
+        loop = Loop(host("mlp"), scaled=scaled)
+        evaluate = evaluation(loop.host)
+        with pytest.warns(UserWarning, match="no gradients"):
+            grower = loop.grow(evaluate=torch.no_grad()(evaluate))
+        loop.run(12)
+        return [event for event in grower.history if type(event).__name__ in ("Sensed", "Scored")]
+
+    assert told(scaled=True) == told(scaled=False) != []
 
 
 def test_bodies_and_optimizers_that_draw_random_numbers_do_not_move_the_streams() -> None:

@@ -56,7 +56,9 @@ def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) 
         {**group, "params": list(own)} for group, own in zip(optimizer.param_groups, parameters, strict=True)
     ]
     if isinstance(optimizer, torch.optim.Adagrad):  # the one that makes its state in the constructor
-        fresh.state.update(torch.optim.Adagrad([dict(group) for group in fresh.param_groups]).state)
+        first = optimizer.defaults["initial_accumulator_value"]
+        groups = [dict(group) for group in fresh.param_groups]
+        fresh.state.update(torch.optim.Adagrad(groups, initial_accumulator_value=first).state)
     return fresh
 
 

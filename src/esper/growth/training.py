@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from torch import nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -28,6 +29,11 @@ class Training:
     optimizer: Optimizer
     companions: tuple[Stateful, ...] = ()
     averaged: tuple[nn.Module, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """What the loss is multiplied by before the backward pass, by a gradient scaler; 1.0 without one."""
+        return next((float(c.get_scale()) for c in self.companions if isinstance(c, GradScaler)), 1.0)
 
 
 def inner(averaged: nn.Module) -> nn.Module:

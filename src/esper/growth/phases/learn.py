@@ -11,9 +11,10 @@ from esper.controller.candidate import Candidate
 from esper.events import Score, Scored, Signal
 from esper.growth.phases.course import refused, try_out
 from esper.growth.phases.phase import Next, Phase
+from esper.growth.readings import Readings
 from esper.growth.work import Work
 from esper.signals.shadow import Shadow
-from esper.surgery.capture import Capture, Pair
+from esper.surgery.capture import Pair
 from esper.surgery.random_streams import streams_kept
 
 HALVE = 1 / 3
@@ -32,12 +33,12 @@ class Learn(Phase):
         device = next(work.setup.host.model.parameters()).device
         bodies = {name: (c.site, work.birth(c).body.to(device)) for name, c in self._candidates.items()}
         self._shadow = Shadow(bodies)
-        self._capture = self._watch()
+        self._readings = self._watch()
         self._left = work.setup.pace.shadow
         self._unfitted: dict[str, list[Pair]] = {}
 
     def step(self) -> Next | None:
-        pairs, pace = self._capture.take(), self.work.setup.pace
+        pairs, pace = self._readings.take(), self.work.setup.pace
         self._left -= 1
         if self.work.setup.host.differentiable or self._left >= UNFITTED * pace.shadow:
             with streams_kept():
@@ -49,11 +50,12 @@ class Learn(Phase):
         return None if self._left > 0 else self._choose()
 
     def stop(self) -> None:
-        self._capture.disarm()
+        self._readings.stop()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "left": self._left,
+            "scale": self._readings.scale,
             "candidates": list(self._candidates),
             "signals": msgspec.to_builtins(self._signals),
             "shadow": self._shadow.state_dict(),
@@ -61,15 +63,13 @@ class Learn(Phase):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._left = state["left"]
+        self._left, self._readings.scale = state["left"], state["scale"]
         self._shadow.load_state_dict(state["shadow"])
         self._unfitted = {site: [Pair(*pair) for pair in pairs] for site, pairs in state["unfitted"].items()}
 
-    def _watch(self) -> Capture:
+    def _watch(self) -> Readings:
         sites = {c.site.name: c.site for c in self._candidates.values()}
-        capture = Capture(self.work.setup.host.model, sites.values())
-        capture.arm()
-        return capture
+        return Readings(self.work.setup.training, sites.values())
 
     def _keep_unfitted(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         for site, new in pairs.items():
@@ -79,13 +79,13 @@ class Learn(Phase):
         names = set(self.work.setup.controller.halve(self._scores(latest)))
         self._shadow.keep(names)
         self._candidates = {name: c for name, c in self._candidates.items() if name in names}
-        self._capture.disarm()
-        self._capture = self._watch()
+        self._readings.stop()
+        self._readings = self._watch()
 
     def _scores(self, otherwise: Mapping[str, Sequence[Pair]]) -> list[Score]:
         """Best first; on held-out pairs, or on ``otherwise`` where ``evaluate`` gives no gradients."""
         host = self.work.setup.host
-        pairs = host.pairs(self._capture.sites) if host.differentiable else otherwise
+        pairs = host.pairs(self._readings.sites) if host.differentiable else otherwise
         with streams_kept():
             worths = self._shadow.worth(pairs)
         scores = [

@@ -8,9 +8,9 @@ from typing import Any
 from esper.events import Sensed
 from esper.growth.phases.course import end, refused
 from esper.growth.phases.phase import Next, Phase, ToLearn
+from esper.growth.readings import Readings
 from esper.growth.work import Work
 from esper.signals.statistics import Statistics
-from esper.surgery.capture import Capture
 
 
 class Sense(Phase):
@@ -21,26 +21,30 @@ class Sense(Phase):
     def __init__(self, work: Work) -> None:
         super().__init__(work)
         self._statistics = Statistics(work.setup.sites, seed=work.setup.seed)
-        self._capture = Capture(work.setup.host.model, work.setup.sites)
-        self._capture.arm()
+        self._readings = Readings(work.setup.training, work.setup.sites)
         self._left = work.setup.pace.sense
         self._seen = False
 
     def step(self) -> Next | None:
-        pairs = self._capture.take()
+        pairs = self._readings.take()
         self._seen = self._seen or bool(pairs)
         self._statistics.update(pairs)
         self._left -= 1
         return None if self._left > 0 else self._propose()
 
     def stop(self) -> None:
-        self._capture.disarm()
+        self._readings.stop()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"left": self._left, "seen": self._seen, "statistics": self._statistics.state_dict()}
+        return {
+            "left": self._left,
+            "seen": self._seen,
+            "scale": self._readings.scale,
+            "statistics": self._statistics.state_dict(),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._left, self._seen = state["left"], state["seen"]
+        self._left, self._seen, self._readings.scale = state["left"], state["seen"], state["scale"]
         self._statistics.load_state_dict(state["statistics"])
 
     def _propose(self) -> Next:

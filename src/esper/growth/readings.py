@@ -1,0 +1,40 @@
+"""Gradients at sites, read from the user's own passes, as they would be without a gradient scaler."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from esper.growth.host import Pairs
+from esper.growth.training import Training
+from esper.surgery.capture import Capture
+from esper.surgery.site import Site
+
+
+class Readings:
+    """Reads from its making until it is stopped.
+
+    ``scale`` is that of the backward pass to come: a scaler changes it after the optimizer's step, before ours.
+    """
+
+    def __init__(self, training: Training, sites: Iterable[Site]) -> None:
+        self._training = training
+        self._capture = Capture(training.model, sites)
+        self._capture.arm()
+        self.scale = training.scale
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Where it reads."""
+        return self._capture.sites
+
+    def take(self) -> Pairs:
+        """The pairs since the last call, by site name."""
+        pairs, scale = self._capture.take(), self.scale
+        self.scale = self._training.scale
+        if scale == 1.0:
+            return pairs
+        return {site: [pair._replace(g=pair.g / scale) for pair in own] for site, own in pairs.items()}
+
+    def stop(self) -> None:
+        """Take every hook out again."""
+        self._capture.disarm()
