@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from esper import Budget, Grower, Judge, Recipe, Rules, blueprint
+from esper.blueprints import catalogue
 from esper.errors import ClosureError, ConfigurationError, EsperError, EvaluateError, RecipeError, SiteError
 from esper.surgery.site import Port
 from growth.loops import (
@@ -29,6 +30,13 @@ from growth.loops import (
 from hosts import host
 
 Spoil = Callable[[Tensor], Any]
+
+
+@pytest.fixture(autouse=True)
+def _own_blueprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "_blueprints", dict(catalogue._blueprints))
+    blueprint("stillborn", pairs=[("vector", "vector")])(stillborn)
+    blueprint("loud", pairs=[("vector", "vector")])(loud)
 
 
 def held_out_of(spoil: Spoil) -> Callable[[nn.Module], Any]:
@@ -316,7 +324,6 @@ def test_a_controller_that_keeps_nothing_only_ends_the_round() -> None:
     assert "Refused" in kinds(grower)
 
 
-@blueprint("stillborn", pairs=[("vector", "vector")])
 def stillborn(source: Port, target: Port) -> nn.Module:
     """Ends in a rectifier behind a zero projection: no gradient will ever reach it."""
     last = nn.Linear(source.width, target.width)
@@ -325,7 +332,6 @@ def stillborn(source: Port, target: Port) -> nn.Module:
     return nn.Sequential(last, nn.ReLU())
 
 
-@blueprint("loud", pairs=[("vector", "vector")])
 def loud(source: Port, target: Port) -> nn.Module:
     """Changes the output from the first step on."""
     return nn.Linear(source.width, target.width)

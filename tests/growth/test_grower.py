@@ -12,10 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from esper import Budget, Grower, Judge, Recipe, Rules, held_out
+from esper import Budget, Grower, Judge, Recipe, Rules, blueprint, held_out
+from esper.blueprints import catalogue
 from esper.controller.rules import Pace
-from esper.events import Attached, Cut, Ended, Folded
+from esper.events import Attached, Cut, Ended, Folded, Judged
 from esper.surgery.graft import all_grafts
+from esper.surgery.site import Port
 from growth.loops import (
     MLP,
     PACE,
@@ -47,6 +49,12 @@ NAMES = (
     "conv1d",
 )
 HOSTS = [pytest.param(host(name), id=name) for name in (*NAMES, "graph", "autocast")]
+
+
+@pytest.fixture(autouse=True)
+def _own_blueprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "_blueprints", dict(catalogue._blueprints))
+    blueprint("normed", pairs=[("vector", "vector")])(normed)
 
 
 def outputs(loop: Loop) -> Tensor:
@@ -129,6 +137,23 @@ def test_a_cut_takes_the_old_path_out_of_model_and_optimizer() -> None:
     grower.finish()
     torch.testing.assert_close(outputs(loop), before)
     assert trained == sum(p.numel() for p in loop.model.parameters())
+
+
+def test_what_the_trials_have_trained_is_what_joins_and_what_stays_after_a_cut_buffers_included() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Lenient(cuts=True), recipes=[Recipe.of("normed")], sites=["2"])
+    seen: list[float] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, (Attached, Cut)):
+            seen.append(float(evaluation(loop.host)(loop.model.eval()).detach().double().mean()))
+            loop.model.train()
+
+    grower.on_event(note)
+    loop.run(30)
+    judged = [event.host_loss - event.gain for event in grower.history if isinstance(event, Judged)]
+    assert kinds(grower).count("Cut") == 1
+    assert seen == pytest.approx(judged[: len(seen)], abs=1e-9)
 
 
 def test_averages_receive_every_graft_and_follow_it() -> None:
@@ -361,3 +386,11 @@ def test_a_long_round_takes_the_steps_that_the_pace_says() -> None:
         + ["learn"] * 3
     )
     assert replace(times, last=50).round == 15 != PACE.round
+
+
+def normed(source: Port, target: Port) -> nn.Module:
+    """A body with buffers: what it normalises by is learnt in the trial."""
+    last = nn.Linear(source.width, target.width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.BatchNorm1d(source.width), last)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
 from esper import Budget, Grower, Judge, Recipe, blueprint
+from esper.blueprints import catalogue
 from esper.growth.phases import course
 from esper.surgery.graft import all_grafts, detach
 from esper.surgery.site import Port
@@ -32,6 +33,12 @@ NAMES = ("mlp", "batchnorm_cnn", "lstm", "branches", "shared", "counters")
 SOME = [pytest.param(host(name), id=name) for name in NAMES]
 
 
+@pytest.fixture(autouse=True)
+def _own_blueprints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(catalogue, "_blueprints", dict(catalogue._blueprints))
+    blueprint("noisy", pairs=[("vector", "vector")])(noisy)
+
+
 @pytest.mark.parametrize("kind", ALL)
 def test_preparing_a_model_changes_nothing(kind: Host) -> None:
     loop = Loop(kind).run(2)
@@ -46,12 +53,12 @@ def test_preparing_a_model_changes_nothing(kind: Host) -> None:
 
 @pytest.mark.parametrize("kind", ALL)
 def test_refused_trials_leave_the_trajectory_of_a_run_without_growth(kind: Host) -> None:
-    plain = Loop(kind).run(40)
+    plain = Loop(kind).run(26)
     expected = state(plain)
     loop = Loop(kind)
     shape = structure(loop.model)
     grower = loop.grow()
-    loop.run(40)
+    loop.run(26)
     assert not difference(expected, state(loop))
     assert kinds(grower).count("Judged") >= 2
     assert grower.finish() is loop.model
@@ -61,10 +68,10 @@ def test_refused_trials_leave_the_trajectory_of_a_run_without_growth(kind: Host)
 
 @pytest.mark.parametrize("kind", SOME)
 def test_a_price_that_nothing_can_pay_leaves_no_trace(kind: Host) -> None:
-    expected = state(Loop(kind).run(40))
+    expected = state(Loop(kind).run(26))
     loop = Loop(kind)
     grower = loop.grow(judge=Judge(price=1e9, min_examples=2))
-    assert not difference(expected, state(loop.run(40)))
+    assert not difference(expected, state(loop.run(26)))
     assert "Refused" in kinds(grower)
 
 
@@ -253,7 +260,6 @@ class Noisy(torch.optim.SGD):
                 p.data.add_(torch.randn_like(p), alpha=1e-3)
 
 
-@blueprint("noisy", pairs=[("vector", "vector")])
 def noisy(source: Port, target: Port) -> nn.Module:
     """A projection that draws random numbers while it trains."""
     last = nn.Linear(source.width, target.width)

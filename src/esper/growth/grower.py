@@ -274,8 +274,7 @@ def _explore(host: Host, judge: Judge) -> SiteMap:
     with isolated(host.model, eval_mode=True):
         found = discover(trace(host.model, partial(host.evaluate, host.model)))
     _check_losses(host.examine(), judge)
-    with isolated(host.model):
-        blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
+    blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
     return found.without(blocked)
 
 

@@ -63,11 +63,11 @@ class Trim(Phase):
 
     def _take_trained_weights(self) -> None:
         optimizer = self.work.setup.training.optimizer
-        live = [p for graft in grafts_of(self.work.setup.host.model, self._exit) for p in graft.parameters()]
-        trained = [p for graft in self._contender.grafts for p in graft.parameters()]
-        for parameter, other in zip(live, trained, strict=True):
-            parameter.data.copy_(other.data)
-            optimizer.state[parameter] = self._contender.optimizer.state[other]
+        grafts = grafts_of(self.work.setup.host.model, self._exit)
+        for graft, trained in zip(grafts, self._contender.grafts, strict=True):
+            graft.load_state_dict(trained.state_dict())
+            for parameter, other in zip(graft.parameters(), trained.parameters(), strict=True):
+                optimizer.state[parameter] = self._contender.optimizer.state[other]
 
     def _drop(self, dead: list[str]) -> None:
         """Parameters that nothing depends on any more leave the optimizer and the books."""
