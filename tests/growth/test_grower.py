@@ -148,6 +148,12 @@ def test_what_the_trials_have_trained_is_what_joins_and_what_stays_after_a_cut_b
         if isinstance(event, (Attached, Cut)):
             seen.append(float(evaluation(loop.host)(loop.model.eval()).detach().double().mean()))
             loop.model.train()
+            ages = {
+                float(loop.optimizer.state[p]["step"])
+                for _, g in all_grafts(loop.model)
+                for p in g.parameters()
+            }
+            assert ages == {PACE.trial}
 
     grower.on_event(note)
     loop.run(30)
