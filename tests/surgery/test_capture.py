@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,13 @@ from surgery.places import PLACES, Place, sites
 
 PORT = Port("vector", (4,))
 EVERY_HOST = pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
+
+
+@pytest.fixture(autouse=True)
+def _stance() -> Iterator[None]:
+    """An armed capture holds torch in eager mode; most tests here let theirs go with its model, armed."""
+    with torch.compiler.set_stance("default"):
+        yield
 
 
 def hooks(model: nn.Module) -> int:
@@ -290,3 +299,26 @@ def test_hooks_that_were_there_stay() -> None:
     mlp.loss(model, mlp.batch(0))
     assert calls == [1]
     assert hooks(model) == 1
+
+
+def test_torch_is_held_in_eager_mode_only_while_armed() -> None:
+    mlp = host("mlp")
+    model, frames = mlp.make(0), []
+
+    def counting(graph: torch.fx.GraphModule, _: object) -> object:
+        frames.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(model, backend=counting)
+    x = mlp.batch(0)[0][0]
+    compiled(x)
+    capture = Capture(model, [sites(mlp)[0]])
+    capture.arm()
+    compiled(x).sum().backward()
+    assert len(capture.take()["0"]) == 1
+    capture.disarm()
+    compiled(x).sum().backward()
+    assert capture.take() == {}
+    assert len(frames) == 1
+    torch.compile(lambda x: x + 1, backend=counting)(x)
+    assert len(frames) == 2
