@@ -52,7 +52,7 @@ class Script:
         return [score.candidate for score in scores][: self.num_trials]
 
     def rest(self, num_refusals: int) -> int | None:
-        return None if self.rounds is not None and num_refusals >= self.rounds else self.times.rest
+        return None if self.rounds is not None and num_refusals >= self.rounds else 1
 
 
 @dataclass(frozen=True)

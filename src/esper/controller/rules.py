@@ -37,14 +37,12 @@ class Pace:
 class View:
     """What a controller may know when it proposes.
 
-    ``refusals`` counts by candidate name how often a trial has ended in a refusal; ``size_growth`` gives by candidate
-    name how many times larger the model would be.
+    ``candidates`` are all that the budget allows; ``refusals`` counts by name how often a trial has ended in a refusal.
     """
 
     candidates: Sequence[Candidate]
     signals: Sequence[Signal]
     refusals: Mapping[str, int]
-    size_growth: Mapping[str, float]
 
 
 class Controller(Protocol):
@@ -63,7 +61,7 @@ class Controller(Protocol):
         """Names of the candidates that go to trial, best first; none refuses the round."""
 
     def rest(self, num_refusals: int) -> int | None:
-        """Steps until the next round after ``num_refusals`` refused rounds in a row; ``None`` ends growth."""
+        """How many times the usual rest is due after ``num_refusals`` refused rounds in a row; ``None`` ends growth."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Rules:
         sense: sensed steps before a proposal.
         updates: shadow updates of a round; fewer than about 300 mis-rank slow learners.
         trial: steps of a trial; fewer than about 300 mis-judge them.
-        rest: steps between rounds; doubled by every refusal in a row.
+        rest_steps: steps between rounds; doubled by every refusal in a row.
         stop_after: refused rounds in a row that end growth.
         close: share of ``total_steps`` after which nothing is attached.
     """
@@ -143,10 +141,10 @@ class Rules:
         return [name for name in _ranked(worthy) if name in best.values()][: self.num_trials]
 
     def rest(self, num_refusals: int) -> int | None:
-        """``rest`` steps, doubled by every refusal in a row; nothing after ``stop_after`` of them."""
+        """Doubled by every refusal in a row; growth ends after ``stop_after`` of them."""
         if num_refusals >= self.stop_after:
             return None
-        return self.rest_steps << num_refusals
+        return 1 << num_refusals
 
 
 def _ranked(scores: Sequence[Score]) -> list[str]:

@@ -82,12 +82,11 @@ class Work:
             listener(event)
 
     def view(self, signals: Sequence[Signal]) -> View:
-        """What the controller may know: every candidate that the budget allows, with its cost."""
+        """What the controller may know: every candidate that the budget allows."""
         candidates = [
             c for site in self.setup.sites for c in self._candidates(site) if not self._too_large(c)
         ]
-        growth = {c.name: self.size.growth(Size(c.params, c.macs)) for c in candidates}
-        return View(candidates, signals, self.tally.refusals, growth)
+        return View(candidates, signals, self.tally.refusals)
 
     def birth(self, candidate: Candidate) -> Graft:
         """A fresh graft with initial values of its own."""

@@ -71,10 +71,10 @@ def refused(work: Work, candidate: str, reason: str) -> Next:
 def after_refusal(work: Work) -> Next:
     """A longer rest, or the end of growth."""
     work.tally.refused_rounds += 1
-    steps = work.setup.controller.rest(work.tally.refused_rounds)
-    if steps is None:
+    rests = work.setup.controller.rest(work.tally.refused_rounds)
+    if rests is None:
         return end(work, f"{work.tally.refused_rounds} refused rounds in a row: nothing more to gain here")
-    return ToRest(work.tally.step + steps)
+    return ToRest(work.tally.step + rests * work.setup.pace.rest)
 
 
 def end(work: Work, reason: str) -> Next:
