@@ -26,9 +26,9 @@ class Statistics:
     """What the sites show in a window of sensed steps: a sensed step keeps a few rows, all sums are made at the end.
 
     Novelty gain is the natural-gradient gain of what random ReLU features of the input add beyond the input itself.
-    With ``P`` the features minus their linear fit from ``[x, 1]``, ``M = G'P/n``, ``A = P'P/n``, ``B = G'G/n`` (both
-    damped by a hundredth of their mean eigenvalue) and ``W = B^-1 M A^-1``: ``1/2 tr(W'M) - md/2n``, the last term
-    being its expectation under no signal.
+    With ``P`` the features minus their linear fit from ``[x, 1]``, ``M = G'P/n``, ``A = P'P/n``, ``B = G'G/n``, ``C``
+    and ``D`` these two damped by a hundredth of their mean eigenvalue, and ``W = D^-1 M C^-1``:
+    ``1/2 tr(W'M) - tr(A C^-1) tr(B D^-1) / 2n``, the last term being the expectation of the first under no signal.
     """
 
     def __init__(self, sites: Sequence[Site], *, seed: int) -> None:
@@ -82,14 +82,16 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     x, g = _to_unit_rms(x.double()), _to_unit_rms(g.double())
     linear = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
     features = _random_features(x, generator)
-    n, m, d = len(x), NUM_FEATURES, g.shape[1]
+    n = len(x)
     fit = torch.linalg.solve(_damped(linear.T @ linear / n, 1e-6), linear.T @ features / n)
     novel = features - linear @ fit
     moment = g.T @ novel / n
-    a, b = _damped(novel.T @ novel / n, 1e-2), _damped(g.T @ g / n, 1e-2)
-    w = torch.linalg.solve(b, torch.linalg.solve(a, moment.T).T)
+    a, b = novel.T @ novel / n, g.T @ g / n
+    a_damped, b_damped = _damped(a, 1e-2), _damped(b, 1e-2)
+    w = torch.linalg.solve(b_damped, torch.linalg.solve(a_damped, moment.T).T)
+    freedom = torch.linalg.solve(a_damped, a).trace() * torch.linalg.solve(b_damped, b).trace()
     gain: Tensor = 0.5 * (w * moment).sum()
-    return gain - m * d / (2 * n)
+    return gain - freedom / (2 * n)
 
 
 def _random_features(x: Tensor, generator: torch.Generator) -> Tensor:
