@@ -176,7 +176,7 @@ def checked(losses: Tensor) -> Losses:
             "a growth is judged by pairs of losses. Use esper.held_out(loader, loss), or held_out(loader, "
             "per_example=lambda model, batch: ...) with reduction='none'"
         )
-    return losses.detach().double().cpu().numpy()
+    return losses.detach().cpu().double().numpy()
 
 
 def scalar(loss: Tensor) -> Tensor:
