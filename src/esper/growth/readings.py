@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from esper.growth.host import Pairs
 from esper.growth.training import Training
-from esper.surgery.capture import Capture
+from esper.surgery.capture import Capture, Pair
 from esper.surgery.site import Site
 
 
@@ -33,8 +35,13 @@ class Readings:
         self.scale = self._training.scale
         if scale == 1.0:
             return pairs
-        return {site: [pair._replace(g=pair.g / scale) for pair in own] for site, own in pairs.items()}
+        return {site: [_unscaled(pair, scale) for pair in own] for site, own in pairs.items()}
 
     def stop(self) -> None:
         """Take every hook out again."""
         self._capture.disarm()
+
+
+def _unscaled(pair: Pair, scale: float) -> Pair:
+    """In float32 at least: what a scaler has lifted into the range of float16 would fall out of it again."""
+    return pair._replace(g=pair.g.to(torch.promote_types(pair.g.dtype, torch.float32)) / scale)
