@@ -201,6 +201,20 @@ def test_a_grown_checkpoint_loads_into_a_fresh_instance(
     assert torch.equal(loop.host.forward(loop.model, batch[0]), loop.host.forward(again.model, batch[0]))
 
 
+def test_finishing_a_run_that_was_stored_finished_does_nothing() -> None:
+    loop = loop_of(host("mlp"), cuts=False, full=False).run_at_random(28)
+    assert loop.grower is not None
+    loop.grower.finish()
+    again = restore(loop_of(host("mlp"), cuts=False, full=False), stored(loop))
+    assert again.grower is not None
+    before, shape = state(again), structure(again.model)
+    assert again.grower.finish() is again.model
+    assert again.grower.record == loop.grower.record
+    assert again.grower.history == loop.grower.history
+    assert not difference(before, state(again))
+    assert shape == structure(again.model)
+
+
 @pytest.mark.parametrize("finished", [False, True], ids=["growing", "finished"])
 def test_a_saved_model_loads_without_a_grower(finished: bool, tmp_path: Path) -> None:
     loop = loop_of(host("mlp"), cuts=True, full=False).run_at_random(28)

@@ -218,6 +218,7 @@ class Grower:
         self._work.load_state_dict(state["work"])
         self._phase = resume(self._work, state["phase"])
         self._work.load_state_dict(state["work"])
+        self._folded = any(op["op"] == "fold" for op in record)
 
     def _check(self, state: dict[str, Any]) -> None:
         found = state.get("format")
