@@ -166,8 +166,12 @@ def test_novelty_is_the_formula() -> None:
     assert gain(x, g) == pytest.approx(expected, rel=1e-3)
 
 
-def test_a_site_whose_rows_do_not_match_has_statistics_but_no_novelty() -> None:
-    signal = measure(STRIDED, [draw(STRIDED, 0)])
+@pytest.mark.parametrize("num_examples", [20, 128])
+def test_a_site_whose_rows_do_not_match_has_statistics_but_no_novelty(num_examples: int) -> None:
+    pair = draw(STRIDED, 0, num_examples)
+    if num_examples == MAX_ROWS:
+        assert len(rows(pair.x, STRIDED.source)) == len(rows(pair.g, STRIDED.target))
+    signal = measure(STRIDED, [pair])
     assert signal.novelty_gain == 0.0
     assert signal.variance > 0.0
 

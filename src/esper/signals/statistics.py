@@ -41,7 +41,8 @@ class Statistics:
         for site in self._sites:
             for pair in pairs.get(site.name, ()):
                 x, g, z = rows(pair.x, site.source), rows(pair.g, site.target), rows(pair.z, site.target)
-                self._rows[site.name].append(Pair(x if len(x) == len(g) else x[:0], g, z))
+                matched = _num_rows(pair.x, site.source) == _num_rows(pair.g, site.target)
+                self._rows[site.name].append(Pair(x if matched else x[:0], g, z))
 
     @torch.no_grad()
     def read(self) -> tuple[Signal, ...]:
@@ -89,7 +90,7 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     a, b = novel.T @ novel / n, g.T @ g / n
     a_damped, b_damped = _damped(a, 1e-2), _damped(b, 1e-2)
     w = torch.linalg.solve(b_damped, torch.linalg.solve(a_damped, moment.T).T)
-    freedom = torch.linalg.solve(a_damped, a).trace() * torch.linalg.solve(b_damped, b).trace()
+    freedom = torch.trace(torch.linalg.solve(a_damped, a)) * torch.trace(torch.linalg.solve(b_damped, b))
     gain: Tensor = 0.5 * (w * moment).sum()
     return gain - freedom / (2 * n)
 
@@ -119,11 +120,17 @@ def _signal(site: Site, values: Sequence[float]) -> Signal:
 
 def rows(tensor: Tensor, port: Port) -> Tensor:
     """``tensor`` as float32 rows of features: at most ``MAX_ROWS`` of at most ``MAX_WIDTH``, both evenly spaced."""
-    if port.kind in ("signal", "image"):
-        tensor = tensor.movedim(1, -1)
-    flat = tensor.reshape(-1, tensor.shape[-1])
+    flat = tensor.movedim(_feature_dim(port), -1).flatten(0, -2)
     every_row, every_feature = -(-flat.shape[0] // MAX_ROWS), -(-flat.shape[1] // MAX_WIDTH)
     return flat[::every_row, ::every_feature].float()
+
+
+def _num_rows(tensor: Tensor, port: Port) -> int:
+    return tensor.numel() // tensor.shape[_feature_dim(port)]
+
+
+def _feature_dim(port: Port) -> int:
+    return 1 if port.kind in ("signal", "image") else -1
 
 
 def _summary(z: Tensor, g: Tensor) -> list[Tensor]:
