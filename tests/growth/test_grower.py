@@ -174,6 +174,41 @@ def test_averages_receive_every_graft_and_follow_it() -> None:
     assert not any(id(p) in own for p in loop.average.parameters())
 
 
+def test_a_cut_gives_averages_the_weights_that_were_trained_without_the_path() -> None:
+    loop = Loop(host("mlp"), averaged=True)
+    grower = loop.grow(judge=Lenient(cuts=True), recipes=[MLP], budget=Budget(params_ratio=None, grafts=1))
+    seen: list[bool] = []
+
+    def note(event: object) -> None:
+        if isinstance(event, Cut) and loop.average is not None:
+            twins = (dict(all_grafts(model)) for model in (loop.model, loop.average.module))
+            live, average = ({n: graft.state_dict() for n, graft in own.items()} for own in twins)
+            seen.append(not difference(live, average))
+
+    grower.on_event(note)
+    loop.run(30)
+    assert seen == [True]
+
+
+def test_the_last_graft_is_asked_for_its_cut_and_nothing_is_tried_that_would_end_too_late() -> None:
+    whole = PACE.start + PACE.round
+    for last in range(whole, whole + PACE.rest + PACE.trial + 2):
+        loop = Loop(host("mlp"))
+        grower = loop.grow(judge=Stern(grafts=True), recipes=[MLP], total_steps=last)
+        loop.run(last + PACE.round)
+        steps = [event.step for event in grower.history if isinstance(event, (Attached, Judged))]
+        assert max(steps) <= last
+        cuts = [event for event in grower.history if isinstance(event, Judged) and event.kind == "cut"]
+        assert len(cuts) == (last >= whole + PACE.rest + PACE.trial)
+
+
+def test_no_more_is_judged_than_there_are_tests() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=replace(Stern(), tests=3), controller=Script(num_trials=2))
+    loop.run(80)
+    assert sum(isinstance(event, Judged) and event.kind == "graft" for event in grower.history) == 3
+
+
 def test_grafts_appear_under_their_site_and_the_hosts_names_stay() -> None:
     loop = Loop(host("resnet"))
     names = [name for name, _ in loop.model.named_parameters()]

@@ -223,6 +223,48 @@ def test_parameters_of_a_frozen_site_join_the_largest_group() -> None:
     assert [len(group) for group in assign(optimizer, site, nn.Linear(2, 3))] == [0, 2]
 
 
+def named(model: nn.Module) -> Optimizer:
+    named = list(model.named_parameters())
+    return optim.AdamW(
+        [{"params": [(n, p) for n, p in named if (p.dim() > 1) is many]} for many in (True, False)], lr=1e-2
+    )
+
+
+@pytest.mark.parametrize("cuts", [False, True], ids=["grafted", "cut"])
+def test_an_optimizer_that_names_its_parameters_has_one_name_for_each_and_still_saves_and_loads(
+    cuts: bool,
+) -> None:
+    loop = Loop(host("mlp"), optimizer=named)
+    before = {n for group in loop.optimizer.param_groups for n in group["param_names"]}
+    grower = loop.grow(judge=Lenient(cuts=cuts), recipes=[MLP], budget=ONE)
+    loop.run(46)
+    assert "Attached" in kinds(grower)
+    assert ("Cut" in kinds(grower)) == cuts
+    own = {id(p): name for name, p in loop.model.named_parameters()}
+    for group in loop.optimizer.param_groups:
+        pairs = list(zip(group["params"], group["param_names"], strict=True))
+        assert all(name == own[id(p)] for p, name in pairs if name in before)
+    names = [n for group in loop.optimizer.param_groups for n in group["param_names"]]
+    assert len(set(names)) == len(names)
+    assert set(names) - before
+    loop.optimizer.load_state_dict(loop.optimizer.state_dict())
+    loop.run(1)
+
+
+def test_groups_that_are_added_during_a_trial_end_it_and_training_goes_on() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Lenient(), recipes=[MLP], budget=ONE)
+    loop.until("try").run(1)
+    extra = nn.Parameter(torch.ones(1))
+    loop.optimizer.add_param_group({"params": [extra]})
+    loop.run(1).until("rest")
+    refused = [event.reason for event in grower.history if type(event).__name__ == "Refused"]
+    assert any("other parameter groups" in reason for reason in refused)
+    loop.run(20)
+    assert "Attached" in kinds(grower)
+    assert any(p is extra for p in loop.optimizer.param_groups[1]["params"])
+
+
 def test_dismissed_parameters_leave_with_their_state() -> None:
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizer = optim.AdamW([first, second])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from esper import Budget
+from esper import Budget, Recipe
 from esper.errors import CheckpointError
 from esper.growth import checkpoint
 from esper.growth.guard import random_state, set_random_state
@@ -199,6 +199,21 @@ def test_a_grown_checkpoint_loads_into_a_fresh_instance(
     loop.model.eval()
     again.model.eval()
     assert torch.equal(loop.host.forward(loop.model, batch[0]), loop.host.forward(again.model, batch[0]))
+
+
+@pytest.mark.parametrize("phase", ["learn", "try"])
+@pytest.mark.parametrize("options", [{"recipes": [Recipe.of("mlp", ratio=7.0)]}, {"sites": ["0"]}])
+def test_a_round_under_way_needs_the_recipes_and_sites_that_it_began_with(
+    phase: str, options: dict[str, Any]
+) -> None:
+    loop = Loop(host("mlp"))
+    saved = loop.grow(controller=Script()).state_dict
+    loop.until(phase)
+    other = Loop(host("mlp")).grow(**options)
+    with pytest.raises(
+        CheckpointError, match="which this grower does not offer: give Grower the recipes, sites"
+    ):
+        other.load_state_dict(saved())
 
 
 def test_finishing_a_run_that_was_stored_finished_does_nothing() -> None:

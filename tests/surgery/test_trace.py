@@ -341,8 +341,9 @@ def test_spans_reach_one_and_two_steps_along_the_longest_way(net: Net) -> None:
     calls = [only(found, f"nodes.{i}") for i in range(len(net.reads))]
     behind = _closure(net.reads)
     next_to = [{i for i in own if not any(i in behind[j] for j in own)} for own in behind]
-    expected = {(i, j) for j, near in enumerate(next_to) for i in near}
-    expected |= {(h, j) for j, near in enumerate(next_to) for i in near for h in next_to[i]}
-    pairs = [(calls.index(a), calls.index(b)) for a, b in spans_among(calls)]
-    assert set(pairs) == expected
-    assert len(pairs) == len(expected)
+    one = {(i, j) for j, near in enumerate(next_to) for i in near}
+    two = one | {(h, j) for j, near in enumerate(next_to) for i in near for h in next_to[i]}
+    for reach, expected in ((1, one), (2, two)):
+        pairs = [(calls.index(a), calls.index(b)) for a, b in spans_among(calls, reach=reach)]
+        assert set(pairs) == expected
+        assert len(pairs) == len(expected)

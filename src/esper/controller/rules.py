@@ -66,7 +66,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """Expected gain per price from shadow scores, on the sites where the gradient is least expressed.
+    """The best shadow scores, on the sites where the gradient is least expressed; the price is left to the judge.
 
     Args:
         num_shadows: most candidates that learn at once in the shadow.

@@ -37,8 +37,14 @@ class Contender:
         self.failed: str | None = None
 
     def step(self, closure: Closure) -> None:
-        """One update on the batch that the host has just trained on. A loss that is not finite ends the contender."""
+        """One update on the batch that the host has just trained on.
+
+        A loss that is not finite ends the contender, and so do parameter groups that have come or gone meanwhile.
+        """
         if self.failed:
+            return
+        if len(self.optimizer.param_groups) != len(self._live.param_groups):
+            self.failed = "the optimizer was given other parameter groups during its trial"
             return
         loss = self._host.gradients(closure, self.grafts, exclusive=self.exclusive)
         if not math.isfinite(loss):

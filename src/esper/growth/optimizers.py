@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count, islice
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ REFUSED = {
     torch.optim.LBFGS: "keeps one flat history of all parameters",
     torch.optim.SparseAdam: "takes sparse gradients only",
 }
+NAMES = "param_names"
 STEP_ERRORS = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 
@@ -53,7 +55,8 @@ def sibling(optimizer: Optimizer, parameters: Sequence[Sequence[nn.Parameter]]) 
             fresh.__dict__[name] = _unshared(value)
     fresh.state = defaultdict(dict)
     fresh.param_groups = [
-        {**group, "params": list(own)} for group, own in zip(optimizer.param_groups, parameters, strict=True)
+        {**_options(group), "params": list(own)}
+        for group, own in zip(optimizer.param_groups, parameters, strict=True)
     ]
     if isinstance(optimizer, torch.optim.Adagrad):  # the one that makes its state in the constructor
         first = optimizer.defaults["initial_accumulator_value"]
@@ -78,7 +81,7 @@ def put_back_on_error(optimizer: Optimizer) -> Iterator[None]:
 def follow(trial: Optimizer, optimizer: Optimizer) -> None:
     """Give every group of ``trial`` the present options (learning rate and all) of the group that it was made from."""
     for own, group in zip(trial.param_groups, optimizer.param_groups, strict=True):
-        own.update({name: value for name, value in group.items() if name != "params"})
+        own.update(_options(group))
 
 
 def assign(optimizer: Optimizer, exit_module: nn.Module, graft: nn.Module) -> list[list[nn.Parameter]]:
@@ -106,16 +109,19 @@ def accepts(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> s
 
 def adopt(optimizer: Optimizer, trial: Optimizer) -> None:
     """Move the parameters of ``trial``, with their optimizer state, into the same groups of ``optimizer``."""
-    for group, own in zip(optimizer.param_groups, trial.param_groups, strict=True):
-        group["params"].extend(own["params"])
+    join(optimizer, [group["params"] for group in trial.param_groups])
     for parameter, state in trial.state.items():
         optimizer.state[parameter] = state
 
 
 def join(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> None:
-    """Append parameters without state to the optimizer's groups."""
+    """Append parameters without state to the optimizer's groups; an optimizer that names its own gets names."""
     for group, own in zip(optimizer.param_groups, groups, strict=True):
         group["params"].extend(own)
+        if NAMES in group:
+            taken = {name for other in optimizer.param_groups for name in other[NAMES]}
+            fresh = (name for n in count() if (name := f"grown.{n}") not in taken)
+            group[NAMES].extend(islice(fresh, len(own)))
 
 
 def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
@@ -124,6 +130,9 @@ def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
     for group in optimizer.param_groups:
         for parameter in [p for p in group["params"] if id(p) in gone]:
             optimizer.state.pop(parameter, None)
+        if NAMES in group:
+            named = zip(group["params"], group[NAMES], strict=True)
+            group[NAMES][:] = [name for p, name in named if id(p) not in gone]
         group["params"][:] = [p for p in group["params"] if id(p) not in gone]
 
 
@@ -136,6 +145,11 @@ def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[d
         }
         for p in parameters
     ]
+
+
+def _options(group: dict[str, Any]) -> dict[str, Any]:
+    """What holds for a whole group, whatever parameters are in it."""
+    return {name: value for name, value in group.items() if name not in ("params", NAMES)}
 
 
 def _unshared(value: Any) -> Any:

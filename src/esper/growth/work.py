@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+import torch
 from torch import nn
 
 from esper.blueprints.catalogue import build, cost, offers
@@ -23,7 +24,8 @@ from esper.growth.optimizers import accepts, adopt, assign
 from esper.growth.record import attach_copy, attached
 from esper.growth.training import Training
 from esper.recipe import Recipe
-from esper.surgery.graft import Graft, all_grafts, attach, like_host
+from esper.surgery.graft import Graft, attach, like_host
+from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
 
 
@@ -97,12 +99,12 @@ class Work:
     def start_of(self, candidate: Candidate, trained: nn.Module) -> Graft:
         """A newborn graft with the inner weights that ``trained`` learned in the shadow.
 
-        What is zero in a fresh body, its last projection, is zero again: it changes no output.
+        Its last projection stays at zero, so that it changes no output.
         """
         graft = self.birth(candidate)
-        learned = trained.state_dict()
+        learned, last = trained.state_dict(), _last_projection(graft)
         for name, value in graft.body.state_dict().items():
-            if bool(value.any()):
+            if name not in last:
                 value.copy_(learned[name])
         return graft
 
@@ -152,10 +154,10 @@ class Work:
         """Tell the verdict."""
         self.emit(Judged(step=self.tally.step, candidate=name, kind=kind, **vars(verdict)))
 
-    def too_late(self) -> bool:
-        """Whether a round begun now could not end before growth closes."""
-        pace = self.setup.pace
-        return pace.last is not None and self.tally.step + pace.round > pace.last
+    def has_time(self, steps: int) -> bool:
+        """Whether something that takes ``steps`` steps would end before growth closes."""
+        last = self.setup.pace.last
+        return last is None or self.tally.step + steps <= last
 
     def state_dict(self) -> dict[str, Any]:
         """Tally, record and history as plain data."""
@@ -182,4 +184,16 @@ class Work:
     def _too_large(self, candidate: Candidate) -> bool:
         setup = self.setup
         end = self.size + Size(candidate.params, candidate.macs)
-        return setup.budget.refuses(setup.start, end, len(all_grafts(setup.host.model)) + 1) is not None
+        num_grafts = sum(op["op"] == "attach" for op in self.record)
+        return setup.budget.refuses(setup.start, end, num_grafts + 1) is not None
+
+
+def _last_projection(newborn: Graft) -> set[str]:
+    """Names of the body's parameters that have a gradient at birth: it flows to no other behind a zero projection."""
+    names, parameters = zip(*newborn.body.named_parameters(), strict=True)
+    x = torch.randn(newborn.site.source.batched(2), generator=torch.Generator().manual_seed(0), device="cpu")
+    with streams_kept(), torch.enable_grad():
+        gradients = torch.autograd.grad(newborn(x).sum(), parameters, allow_unused=True)
+    return {
+        n for n, gradient in zip(names, gradients, strict=True) if gradient is not None and gradient.any()
+    }

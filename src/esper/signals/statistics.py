@@ -6,6 +6,7 @@ of widths above ``MAX_WIDTH`` every so many-th unit is looked at.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -46,12 +47,12 @@ class Statistics:
 
     @torch.no_grad()
     def read(self) -> tuple[Signal, ...]:
-        """The window's signals, one a site, in the order of the sites; zeros where no gradient has come."""
-        if not self._sites:
-            return ()
-        measured = [self._measure(self._rows[site.name]) for site in self._sites]
-        packed = torch.stack([row.cpu() for row in measured]).tolist()
-        return tuple(_signal(site, values) for site, values in zip(self._sites, packed, strict=True))
+        """The window's signals, one a site, in the order of the sites; zeros where no gradient has come.
+
+        The novelty gain is nan where it could not be measured: nothing has come, or inputs and gradients do not
+        match row by row.
+        """
+        return tuple(_signal(site, self._measure(self._rows[site.name])) for site in self._sites)
 
     def state_dict(self) -> dict[str, Any]:
         """The rows kept so far."""
@@ -61,22 +62,24 @@ class Statistics:
         """Continue from `state_dict` of statistics of the same sites."""
         self._rows = {name: [Pair(*pair) for pair in kept] for name, kept in state.items()}
 
-    def _measure(self, kept: Sequence[Pair]) -> Tensor:
-        finite = [pair for pair in kept if all(bool(torch.isfinite(tensor).all()) for tensor in pair)]
+    def _measure(self, kept: Sequence[Pair]) -> list[float]:
+        # Rows of a restored window lie on the CPU, and not every accelerator knows float64.
+        pairs = [Pair(*(tensor.cpu() for tensor in pair)) for pair in kept]
+        finite = [pair for pair in pairs if all(bool(torch.isfinite(tensor).all()) for tensor in pair)]
         if not finite:
-            return torch.zeros(NUM_STATISTICS, dtype=torch.float64)
-        z, g = torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite])
-        both = [pair for pair in finite if len(pair.x)]
-        novelty = torch.zeros((), dtype=torch.float64, device=g.device)
-        if both:
-            generator = torch.Generator().manual_seed(self._seed)
-            x, own = torch.cat([pair.x for pair in both]), torch.cat([pair.g for pair in both])
-            novelty = novelty_gain(x, own, generator)
-        return torch.stack([*_summary(z, g), novelty])
+            return [*[0.0] * (NUM_STATISTICS - 1), math.nan]
+        summary = _summary(torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite]))
+        return [*(float(value) for value in summary), self._novelty([pair for pair in finite if len(pair.x)])]
+
+    def _novelty(self, matched: Sequence[Pair]) -> float:
+        if not matched:
+            return math.nan
+        x, g = torch.cat([pair.x for pair in matched]), torch.cat([pair.g for pair in matched])
+        return float(novelty_gain(x, g, torch.Generator("cpu").manual_seed(self._seed)))
 
 
 def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
-    """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
+    """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar; all on the CPU.
 
     Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
     """
@@ -96,7 +99,7 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _random_features(x: Tensor, generator: torch.Generator) -> Tensor:
-    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=x.dtype).to(x.device)
+    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=x.dtype, device="cpu")
     return torch.relu(x @ weight[:-1] / x.shape[1] ** 0.5 + weight[-1])
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
 
+from esper.controller.candidate import Candidate
 from esper.errors import CheckpointError
 from esper.events import Signal
 from esper.growth.phases.attempt import Try
@@ -38,8 +39,10 @@ def begin(work: Work, following: Next) -> Phase:
 
 
 def resume(work: Work, state: Mapping[str, Any]) -> Phase:
-    """The phase that `Phase.state_dict` was taken of; ``work`` must be as it was then."""
-    candidates = {c.name: c for c in work.view(()).candidates}
+    """The phase that `Phase.state_dict` was taken of; ``work`` must be as it was then.
+
+    Raises CheckpointError when the recipes, the sites or the budget differ from those of then.
+    """
     phase: Phase
     match state["name"]:
         case Rest.name:
@@ -50,9 +53,9 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
             phase = Sense(work)
         case Learn.name:
             signals = msgspec.convert(state["signals"], tuple[Signal, ...])
-            phase = Learn(work, [candidates[name] for name in state["candidates"]], signals)
+            phase = Learn(work, _candidates(work, state["candidates"]), signals)
         case Try.name:
-            chosen = [candidates[name] for name in state["contenders"]]
+            chosen = _candidates(work, state["contenders"])
             phase = Try(work, {c: work.contender(c.name, [work.birth(c)]) for c in chosen})
         case Trim.name:
             phase = Trim(work, state["exit"])
@@ -62,3 +65,15 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
             )
     phase.load_state_dict(dict(state))
     return phase
+
+
+def _candidates(work: Work, names: Iterable[str]) -> list[Candidate]:
+    offered = {c.name: c for c in work.view(()).candidates}
+    wanted = list(names)
+    missing = [name for name in wanted if name not in offered]
+    if missing:
+        raise CheckpointError(
+            f"the growth state is in the middle of trying {', '.join(missing)}, which this grower does not offer: "
+            "give Grower the recipes, sites and budget of the run that was stored"
+        )
+    return [offered[name] for name in wanted]

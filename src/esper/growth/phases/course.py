@@ -14,16 +14,18 @@ from esper.surgery.graft import Graft, all_grafts, grafts_of, is_cut
 
 def begin_round(work: Work) -> Next:
     """The first phase of a new round, or the end of growth."""
-    if work.too_late():
-        return end(work, "a new graft could no longer be tried before growth closes")
-    if work.tally.tests >= work.setup.judge.tests:
-        return end(work, f"all {work.setup.judge.tests} judgements of the run are used up")
     exit_name = next_cut(work)
-    return begin_growth(work) if exit_name is None else ToTrim(exit_name)
+    if exit_name is not None and work.has_time(work.setup.pace.trial):
+        return ToTrim(exit_name)
+    return begin_growth(work)
 
 
 def begin_growth(work: Work) -> Next:
     """Look for the next graft; where none may be added, wait for the next cut, or end."""
+    if not work.has_time(work.setup.pace.round):
+        return end(work, "a new graft could no longer be tried before growth closes")
+    if work.tally.tests >= work.setup.judge.tests:
+        return end(work, f"all {work.setup.judge.tests} judgements of the run are used up")
     if work.view(()).candidates:
         return ToSense()
     reason = "every candidate would exceed the budget"
@@ -38,9 +40,9 @@ def next_cut(work: Work) -> str | None:
 
 
 def try_out(work: Work, grafts: Mapping[Candidate, Graft]) -> Next:
-    """Trials of newborn grafts; those that the optimizer cannot train are refused before they begin."""
+    """Trials of newborn grafts, as many as there are judgements left; the optimizer refuses those it cannot train."""
     contenders = {}
-    for candidate, graft in grafts.items():
+    for candidate, graft in list(grafts.items())[: work.setup.judge.tests - work.tally.tests]:
         contender = work.contender(candidate.name, [graft])
         reason = work.unacceptable(graft)
         if reason is None:

@@ -14,7 +14,7 @@ from esper.growth.phases.phase import Next, Phase
 from esper.growth.readings import Readings
 from esper.growth.work import Work
 from esper.signals.shadow import Shadow
-from esper.surgery.capture import Pair
+from esper.surgery.capture import MAX_PASSES, Pair
 from esper.surgery.random_streams import streams_kept
 
 HALVE = 1 / 3
@@ -73,7 +73,9 @@ class Learn(Phase):
 
     def _keep_unfitted(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         for site, new in pairs.items():
-            self._unfitted.setdefault(site, []).extend(new)
+            kept = self._unfitted.setdefault(site, [])
+            kept.extend(new)
+            del kept[:-MAX_PASSES]
 
     def _halve(self, latest: Mapping[str, Sequence[Pair]]) -> None:
         names = set(self.work.setup.controller.halve(self._scores(latest)))

@@ -64,6 +64,9 @@ class Trim(Phase):
     def _take_trained_weights(self) -> None:
         optimizer = self.work.setup.training.optimizer
         grafts = grafts_of(self.work.setup.host.model, self._exit)
+        for averaged in map(inner, self.work.setup.training.averaged):
+            for twin, trained in zip(grafts_of(averaged, self._exit), self._contender.grafts, strict=True):
+                twin.load_state_dict(trained.state_dict())
         for graft, trained in zip(grafts, self._contender.grafts, strict=True):
             graft.load_state_dict(trained.state_dict())
             for parameter, other in zip(graft.parameters(), trained.parameters(), strict=True):
