@@ -119,7 +119,7 @@ def join(optimizer: Optimizer, groups: Sequence[Sequence[nn.Parameter]]) -> None
     for group, own in zip(optimizer.param_groups, groups, strict=True):
         group["params"].extend(own)
         if NAMES in group:
-            taken = {name for other in optimizer.param_groups for name in other[NAMES]}
+            taken = {name for other in optimizer.param_groups for name in other.get(NAMES, ())}
             fresh = (name for n in count() if (name := f"grown.{n}") not in taken)
             group[NAMES].extend(islice(fresh, len(own)))
 
