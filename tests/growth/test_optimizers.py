@@ -251,6 +251,20 @@ def test_an_optimizer_that_names_its_parameters_has_one_name_for_each_and_still_
     loop.run(1)
 
 
+def test_groups_that_are_added_during_a_trial_end_it_and_training_goes_on() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Lenient(), recipes=[MLP], budget=ONE)
+    loop.until("try").run(1)
+    extra = nn.Parameter(torch.ones(1))
+    loop.optimizer.add_param_group({"params": [extra]})
+    loop.run(1).until("rest")
+    refused = [event.reason for event in grower.history if type(event).__name__ == "Refused"]
+    assert any("other parameter groups" in reason for reason in refused)
+    loop.run(20)
+    assert "Attached" in kinds(grower)
+    assert any(p is extra for p in loop.optimizer.param_groups[1]["params"])
+
+
 def test_dismissed_parameters_leave_with_their_state() -> None:
     first, second = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
     optimizer = optim.AdamW([first, second])
