@@ -16,7 +16,10 @@ class Event(msgspec.Struct, frozen=True, tag=True, kw_only=True):
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
-    """What one site says of itself, averaged over a sensing window; ratios lie in [0, 1]."""
+    """What one site says of itself, averaged over a sensing window; ratios lie in [0, 1].
+
+    ``novelty_gain`` is -8192, which is less than any other, where it could not be measured.
+    """
 
     site: str
     variance: float

@@ -6,7 +6,6 @@ of widths above ``MAX_WIDTH`` every so many-th unit is looked at.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +20,8 @@ MAX_ROWS = 128
 MAX_WIDTH = 256
 NUM_FEATURES = 64
 NUM_STATISTICS = 6
+# No novelty gain lies below it; nan would be lost in JSON, and an event with nan is not equal to itself.
+NOT_MEASURED = -NUM_FEATURES * MAX_WIDTH / 2
 
 
 class Statistics:
@@ -49,8 +50,7 @@ class Statistics:
     def read(self) -> tuple[Signal, ...]:
         """The window's signals, one a site, in the order of the sites; zeros where no gradient has come.
 
-        The novelty gain is nan where it could not be measured: nothing has come, or inputs and gradients do not
-        match row by row.
+        The novelty gain is ``NOT_MEASURED`` where nothing has come, or inputs and gradients do not match row by row.
         """
         return tuple(_signal(site, self._measure(self._rows[site.name])) for site in self._sites)
 
@@ -67,21 +67,21 @@ class Statistics:
         pairs = [Pair(*(tensor.cpu() for tensor in pair)) for pair in kept]
         finite = [pair for pair in pairs if all(bool(torch.isfinite(tensor).all()) for tensor in pair)]
         if not finite:
-            return [*[0.0] * (NUM_STATISTICS - 1), math.nan]
+            return [*[0.0] * (NUM_STATISTICS - 1), NOT_MEASURED]
         summary = _summary(torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite]))
         return [*(float(value) for value in summary), self._novelty([pair for pair in finite if len(pair.x)])]
 
     def _novelty(self, matched: Sequence[Pair]) -> float:
         if not matched:
-            return math.nan
+            return NOT_MEASURED
         x, g = torch.cat([pair.x for pair in matched]), torch.cat([pair.g for pair in matched])
         return float(novelty_gain(x, g, torch.Generator("cpu").manual_seed(self._seed)))
 
 
 def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
-    """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar; all on the CPU.
+    """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
 
-    Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
+    All lie on the CPU. Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
     """
     x, g = _to_unit_rms(x.double()), _to_unit_rms(g.double())
     linear = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
