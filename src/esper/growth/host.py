@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from itertools import islice
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch.optim import Optimizer
 from esper.errors import ClosureError, EvaluateError
 from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
-from esper.surgery.capture import Capture, Pair
+from esper.surgery.capture import MAX_PASSES, Capture, Pair
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
 from esper.surgery.site import Site
@@ -39,7 +40,8 @@ class Host:
     def evaluate(self, model: nn.Module) -> None:
         """Run the held-out evaluation on ``model`` (this one or a copy), isolated, for whoever hooked into it."""
         with isolated(model, eval_mode=True), torch.enable_grad():
-            self._evaluate(model)
+            for losses in self._batches(model):
+                del losses  # and its graph with it, before that of the next batch is made
 
     def examine(self) -> Losses:
         """First look at ``evaluate``: finds out whether it gives gradients, and returns its losses, shape ``(N,)``.
@@ -47,11 +49,15 @@ class Host:
         Raises EvaluateError when it does not return one loss per example.
         """
         with isolated(self.model, eval_mode=True), torch.enable_grad():
-            losses = self._evaluate(self.model)
-        found = checked(losses)
-        self.differentiable = losses.requires_grad
-        self._num_examples = len(found)
-        return found
+            batches = iter(self._batches(self.model))
+            first = next(batches)
+            found = [checked(first)]
+            self.differentiable = first.requires_grad
+            del first
+            with torch.no_grad():
+                found += [checked(losses) for losses in batches]
+        self._num_examples = sum(map(len, found))
+        return np.concatenate(found)
 
     def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
         """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
@@ -66,12 +72,12 @@ class Host:
                 return self._counted(self._evaluate(self.model))
 
     def pairs(self, sites: Sequence[Site]) -> Pairs:
-        """Per-example held-out gradients at ``sites``; empty when ``evaluate`` gives no gradients."""
+        """Per-example held-out gradients at ``sites``, of the first ``MAX_PASSES`` batches; empty without gradients."""
         capture = Capture(self.model, sites)
         with isolated(self.model, eval_mode=True), torch.enable_grad():
             capture.arm()
             try:
-                for losses in self._held_out_batches():
+                for losses in islice(self._batches(self.model), MAX_PASSES):
                     self._backward(losses)
             finally:
                 capture.disarm()
@@ -85,7 +91,7 @@ class Host:
             *((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True
         )
         with isolated(self.model, eval_mode=True), torch.enable_grad():
-            losses = next(iter(self._held_out_batches()))
+            losses = next(iter(self._batches(self.model)))
             found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
 
@@ -129,10 +135,11 @@ class Host:
             scalar(closure())
         self._closure_checked = True
 
-    def _held_out_batches(self) -> Iterable[Tensor]:
+    def _batches(self, model: nn.Module) -> Iterable[Tensor]:
+        """The held-out losses batch by batch where that is possible, each with a graph of its own."""
         if isinstance(self._evaluate, HeldOut):
-            return self._evaluate.batches(self.model)
-        return [self._evaluate(self.model)]
+            return self._evaluate.batches(model)
+        return [self._evaluate(model)]
 
     def _backward(self, losses: Tensor) -> None:
         if losses.requires_grad:
