@@ -160,6 +160,17 @@ def test_a_body_that_diverged_has_no_score() -> None:
         assert not shadow.worth(held_out(lacking))["b"].score > 0.0
 
 
+def test_bodies_are_judged_in_evaluation_mode_and_go_on_in_their_own() -> None:
+    normed = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 2))
+    normed[2].eval()
+    shadow, before = Shadow({"b": (VECTOR, normed)}), copy.deepcopy(normed.state_dict())
+    worth = shadow.worth({"fc": [lacking(0)]})["b"]
+    assert [module.training for module in normed.modules()] == [True, True, True, False, True]
+    assert all(torch.equal(normed.state_dict()[name], tensor) for name, tensor in before.items())
+    shadow.bodies["b"][1].eval()
+    assert shadow.worth({"fc": [lacking(0)]})["b"] == worth
+
+
 def test_sites_without_pairs_have_no_worth() -> None:
     shadow = Shadow({"b": (VECTOR, body())})
     shadow.update({})

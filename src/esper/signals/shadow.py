@@ -7,7 +7,9 @@ Each body ``b`` fits the normalised negative output gradient of its site from th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -45,17 +47,23 @@ class Shadow:
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name."""
+        sites = {site.name for site, _ in self.bodies.values()}
+        targets = {name: _targets(pairs[name]) for name in pairs if name in sites}
+        self._optimizer.zero_grad()
         with torch.enable_grad():
-            losses = [loss for name in self.bodies for loss in self._losses(name, pairs)]
-            if losses:
-                self._optimizer.zero_grad()
-                torch.stack(losses).sum().backward()
-                self._optimizer.step()
+            for site, body in self.bodies.values():
+                for x, target in targets.get(site.name, ()):
+                    # One by one: bodies of a host on several devices have no common sum.
+                    ((body(x) - target).square().mean() / len(pairs[site.name])).backward()
+        self._optimizer.step()
         self.num_updates += 1
 
     @torch.no_grad()
     def worth(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Worth]:
-        """First-order gain and explained share of each body on ``pairs`` (per-example gradients, keyed by site)."""
+        """First-order gain and explained share of each body on ``pairs`` (per-example gradients, keyed by site).
+
+        Bodies are judged in evaluation mode.
+        """
         return {name: self._worth(name, pairs) for name in self.bodies}
 
     def keep(self, names: Iterable[str]) -> None:
@@ -81,11 +89,6 @@ class Shadow:
     def _groups(self) -> list[nn.Parameter]:
         return [parameter for _, body in self.bodies.values() for parameter in body.parameters()]
 
-    def _losses(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> list[Tensor]:
-        site, body = self.bodies[name]
-        chosen = pairs.get(site.name, ())
-        return [loss / len(chosen) for x, g, _ in chosen if (loss := _fit_loss(body, x, g)) is not None]
-
     def _worth(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> Worth:
         site, body = self.bodies[name]
         pairs_here = pairs.get(site.name, ())
@@ -94,7 +97,8 @@ class Shadow:
         if not 0.0 < squares < float("inf"):
             return Worth(0.0, 0.0)
         sigma = (squares / sum(g.numel() for _, g in chosen)) ** 0.5
-        fits = [(body(x), g) for x, g in chosen]
+        with _as_judged(body):
+            fits = [(body(x), g) for x, g in chosen]
         gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(
             x.shape[site.source.batch_dim] for x, _ in chosen
         )
@@ -102,10 +106,23 @@ class Shadow:
         return Worth(gain, 1.0 - error / (squares / sigma**2))
 
 
-def _fit_loss(body: nn.Module, x: Tensor, g: Tensor) -> Tensor | None:
-    x, g = x.float(), g.float()
-    rms = g.square().mean().sqrt()
-    if not bool(torch.isfinite(rms)) or float(rms) == 0.0:
-        return None
-    loss: Tensor = (body(x) + g / rms).square().mean()
-    return loss
+def _targets(pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
+    """Input and normalised negative gradient of each of ``pairs`` that has one."""
+    found = []
+    for x, g, _ in pairs:
+        rms = g.float().square().mean().sqrt()
+        if 0.0 < float(rms) < math.inf:
+            found.append((x.float(), -g.float() / rms))
+    return found
+
+
+@contextmanager
+def _as_judged(body: nn.Module) -> Iterator[None]:
+    """Put ``body`` into evaluation mode inside the context; each of its modules has its own mode afterwards."""
+    modes = [(module, module.training) for module in body.modules()]
+    body.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
