@@ -1,4 +1,4 @@
-"""What is asked of a model costs the memory of a batch or two, however many are held out."""
+"""What is asked of a model costs the memory of a batch or two, and is scaled as the user's own passes are."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper import held_out
+from esper import Recipe, held_out
+from esper.blueprints.catalogue import build
+from esper.growth.contender import Contender
 from esper.growth.host import Host
+from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES
+from esper.surgery.graft import Graft
 from esper.surgery.site import Port, Site
 
 NUM_BATCHES = MAX_PASSES + 3
@@ -39,7 +43,7 @@ def asked() -> tuple[Host, Graphs]:
     model, graphs = nn.Linear(3, 2), Graphs()
     batches = [torch.randn(4, 3) for _ in range(NUM_BATCHES)]
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    return Host(model, held_out(batches, per_example=graphs), optimizer), graphs
+    return Host(Training(model, optimizer), held_out(batches, per_example=graphs)), graphs
 
 
 @pytest.mark.parametrize(
@@ -67,3 +71,42 @@ def test_gradients_are_taken_of_as_many_batches_as_are_kept() -> None:
     site = Site("", Port("vector", (3,)), Port("vector", (2,)))
     assert len(host.pairs([site])[site.name]) == MAX_PASSES
     assert len(graphs.counts) == MAX_PASSES
+
+
+def contender_under(init_scale: float) -> tuple[Contender, nn.Module]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", init_scale=init_scale)
+    site, recipe = Site("0", Port("vector", (3,)), Port("vector", (4,))), Recipe.of("mlp", ratio=1.0)
+    host = Host(Training(model, optimizer, (scaler,)), lambda model: model(torch.ones(4, 3)).sum(1))
+    return Contender("", [Graft(build(recipe, site, seed=0), site, recipe)], host, optimizer), model
+
+
+def in_float16(model: nn.Module, factor: float) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.float16):
+        output = model(torch.ones(4, 3))
+    return output.float().sum() * factor
+
+
+def moved(contender: Contender, closure: Callable[[], Tensor]) -> float:
+    before = [p.detach().clone() for p in contender.grafts[0].parameters()]
+    contender.step(closure)
+    after = contender.grafts[0].parameters()
+    return sum(float((p.detach() - b).abs().sum()) for p, b in zip(after, before, strict=True))
+
+
+def test_trials_under_a_scaler_feel_gradients_that_float16_alone_would_lose() -> None:
+    plain, model = contender_under(1.0)
+    assert moved(plain, lambda: in_float16(model, 1e-8)) == 0.0
+    scaled, model = contender_under(65536.0)
+    exact, reference = contender_under(1.0)
+    found = moved(scaled, lambda: in_float16(model, 1e-8))
+    assert found == pytest.approx(1e-8 * moved(exact, lambda: in_float16(reference, 1.0)), rel=1e-2)
+
+
+def test_an_overflow_of_the_scaled_gradients_costs_one_step_of_a_trial() -> None:
+    contender, model = contender_under(65536.0)
+    assert moved(contender, lambda: in_float16(model, 100.0)) == 0.0
+    assert contender.failed is None
+    assert moved(contender, lambda: in_float16(model, 1e-3)) > 0.0

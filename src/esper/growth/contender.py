@@ -39,7 +39,8 @@ class Contender:
     def step(self, closure: Closure) -> None:
         """One update on the batch that the host has just trained on.
 
-        A loss that is not finite ends the contender, and so do parameter groups that have come or gone meanwhile.
+        A loss that is not finite ends the contender, and so do parameter groups that have come or gone meanwhile. A
+        gradient scaler that overflows costs this update only.
         """
         if self.failed:
             return
@@ -49,6 +50,8 @@ class Contender:
         loss = self._host.gradients(closure, self.grafts, exclusive=self.exclusive)
         if not math.isfinite(loss):
             self.failed = "its loss became infinite or undefined"
+            return
+        if all(p.grad is None for graft in self.grafts for p in graft.parameters()):
             return
         follow(self.optimizer, self._live)
         with streams_kept():

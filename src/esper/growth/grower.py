@@ -89,7 +89,9 @@ class Grower:
         check_optimizer(optimizer, model)
         if total_steps is not None and total_steps < 1:
             raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
-        host = Host(model, evaluate, optimizer)
+        companions = tuple(c for c in (scheduler, scaler) if c is not None)
+        training = Training(model, optimizer, companions, tuple(averaged))
+        host = Host(training, evaluate)
         self._sites = _explore(host, judge)
         if not host.differentiable:
             warnings.warn(
@@ -100,9 +102,8 @@ class Grower:
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         _check_recipes(recipes, chosen)
         rules = controller if controller is not None else Rules()
-        companions = tuple(c for c in (scheduler, scaler) if c is not None)
         setup = Setup(
-            training=Training(model, optimizer, companions, tuple(averaged)),
+            training=training,
             host=host,
             sites=chosen,
             runs=self._sites.runs,

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from esper.errors import ClosureError, EvaluateError
 from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
+from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
@@ -29,10 +29,10 @@ Pairs = dict[str, list[Pair]]
 class Host:
     """A model with its held-out evaluation. Nothing that is asked of it moves a weight, a buffer or a random stream."""
 
-    def __init__(self, model: nn.Module, evaluate: Evaluate, optimizer: Optimizer) -> None:
-        self.model = model
+    def __init__(self, training: Training, evaluate: Evaluate) -> None:
+        self.model = training.model
         self.differentiable = True
-        self._optimizer = optimizer
+        self._training = training
         self._num_examples = 0
         self._evaluate = evaluate
         self._closure_checked = False
@@ -98,7 +98,9 @@ class Host:
     def gradients(self, closure: Closure, grafts: Sequence[Graft], *, exclusive: bool = False) -> float:
         """One pass of ``closure`` with ``grafts`` on and their input detached; puts gradients into their ``.grad``.
 
-        Returns the loss. Raises ClosureError when the closure changes the model or returns no scalar loss.
+        Under a gradient scaler the pass back is scaled as the user's own, and where that overflows there are no
+        gradients: the step is to be left out. Returns the loss, unscaled.
+        Raises ClosureError when the closure changes the model or returns no scalar loss.
         """
         if not self._closure_checked:
             self._check(closure)
@@ -106,13 +108,15 @@ class Host:
         grafted = switched_on(self.model, grafts, exclusive=exclusive)
         with isolated(self.model), _eagerly(), torch.enable_grad(), grafted:
             loss = scalar(closure())
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            scale = self._training.scale
+            scaled = loss if scale == 1.0 else loss * scale
+            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
         if all(gradient is None for gradient in gradients):
             raise ClosureError(
                 f"the closure's loss does not depend on {grafts[0].site.exit}: repeat the forward pass of the model "
                 "that is grown, lambda: loss_fn(model(inputs), targets)"
             )
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        for parameter, gradient in zip(parameters, unscaled(gradients, scale), strict=True):
             parameter.grad = gradient
         return float(loss.detach())
 
@@ -127,7 +131,7 @@ class Host:
 
     def _check(self, closure: Closure) -> None:
         with (
-            put_back_on_error(self._optimizer),
+            put_back_on_error(self._training.optimizer),
             isolated(self.model),
             unchanged(self.model),
             torch.enable_grad(),
@@ -145,6 +149,18 @@ class Host:
         if losses.requires_grad:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
             torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+
+
+def unscaled(gradients: Sequence[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:
+    """Divided in float32 at least, in the dtype that they had; all ``None`` when the scale made one overflow."""
+    if scale == 1.0:
+        return tuple(gradients)
+    if not all(bool(torch.isfinite(g).all()) for g in gradients if g is not None):
+        return (None,) * len(gradients)
+    return tuple(
+        None if g is None else (g.to(torch.promote_types(g.dtype, torch.float32)) / scale).to(g.dtype)
+        for g in gradients
+    )
 
 
 class modes:  # noqa: N801 - reads as a verb in a with statement
