@@ -133,6 +133,8 @@ def test_a_cut_takes_the_old_path_out_of_model_and_optimizer() -> None:
     event = next(event for event in grower.history if isinstance(event, Cut))
     trained = sum(p.numel() for group in loop.optimizer.param_groups for p in group["params"])
     assert trained == event.total_params == grower.size.params
+    owned = {id(p) for group in loop.optimizer.param_groups for p in group["params"]}
+    assert all(p.grad is None for p in loop.model.parameters() if id(p) not in owned)
     before = outputs(loop)
     grower.finish()
     torch.testing.assert_close(outputs(loop), before)

@@ -136,7 +136,7 @@ class Guard:
 
     EVERY = 25
     WATCH = 100
-    SIGMAS = 4.0
+    SIGMAS = 10.0
 
     def __init__(self, training: Training, host: Host) -> None:
         self._training = training

@@ -76,6 +76,8 @@ class Trim(Phase):
         """Parameters that nothing depends on any more leave the optimizer and the books."""
         work, parameters = self.work, [self.work.setup.host.model.get_parameter(name) for name in dead]
         dismiss(work.setup.training.optimizer, parameters)
+        for parameter in parameters:
+            parameter.grad = None  # nothing would clear it any more, and clipping by norm would count it
         gone = sum(p.numel() for p in parameters)
         work.record.append({"op": "cut", "exit": self._exit, "dead": dead})
         work.grow(Size(-gone, 0))
