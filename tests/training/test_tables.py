@@ -197,6 +197,12 @@ def test_a_file_that_is_no_table_says_where_and_what_to_do(
         read_csv(file(tmp_path, content))
 
 
+@pytest.mark.parametrize("gap", ["?", ".", "-", "", "NA"])
+def test_a_sign_for_a_gap_does_not_turn_numbers_into_words(tmp_path: Path, gap: str) -> None:
+    table = read_csv(file(tmp_path, f"age,price\n31,1\n{gap},2\n-4,3\n"))
+    np.testing.assert_array_equal(table["age"], [31.0, np.nan, -4.0])
+
+
 def test_the_advice_on_encodings_works(tmp_path: Path) -> None:
     path = file(tmp_path, "ort,b\nZürich,2\n".encode("cp1252"))
     assert read_csv(path, encoding="cp1252")["ort"].tolist() == ["Zürich"]

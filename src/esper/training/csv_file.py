@@ -13,19 +13,21 @@ from esper.errors import DataError
 from esper.training.preparation import Column, Table
 
 SEPARATORS = ",;\t|"
+MISSING = ("?", ".", "-")
+"""Taken for a missing value, beside an empty field and what pandas takes for one (NA, NaN, null, None, n/a, …)."""
 
 
 def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
     """The table in a file with a header line.
 
-    Separator ``,`` ``;`` tab or ``|``, whichever the header has most of.
+    Separator ``,`` ``;`` tab or ``|``, whichever the header has most of. ``?``, ``.`` and ``-`` are missing values too.
 
     Raises ``DataError``, which names the line, for ragged rows, no rows, unnamed or repeated columns and
     bytes that are not of ``encoding``.
     """
     try:
         separator = _check_shape(path, encoding)
-        frame = pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False, skip_blank_lines=True)
+        frame = pd.read_csv(path, sep=separator, encoding=encoding, low_memory=False, na_values=MISSING)
     except (UnicodeDecodeError, LookupError) as error:
         raise DataError(_encoding_advice(path, encoding, error)) from error
     except OSError as error:
