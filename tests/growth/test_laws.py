@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import lr_scheduler
 
-from esper import Budget, Grower, Judge, Recipe, blueprint
+from esper import Budget, Grower, Judge, Recipe, blueprint, held_out
 from esper.blueprints import catalogue
 from esper.growth.phases import course
 from esper.surgery.graft import all_grafts, detach
@@ -22,7 +24,9 @@ from growth.loops import (
     difference,
     evaluation,
     kinds,
+    model_state,
     state,
+    streams,
     structure,
     training_state,
 )
@@ -64,6 +68,65 @@ def test_refused_trials_leave_the_trajectory_of_a_run_without_growth(kind: Host)
     assert grower.finish() is loop.model
     assert not difference(expected, state(loop))
     assert shape == structure(loop.model)
+
+
+class Adversaries:
+    """A generator that may grow, and a critic that keeps running statistics and a spectral norm's vectors."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6))
+        norm = torch.nn.utils.parametrizations.spectral_norm
+        self.critic = nn.Sequential(
+            norm(nn.Linear(6, 8)), nn.BatchNorm1d(8), nn.Dropout(0.1), nn.Linear(8, 1)
+        )
+        self.optimizers = adamw(self.model), adamw(self.critic)
+        self.grower: Grower | None = None
+
+    def losses(self, model: nn.Module, noise: Tensor) -> Tensor:
+        return nn.functional.softplus(-self.critic(model(noise))).squeeze(1)
+
+    def grow(self) -> Grower:
+        batches = list(torch.randn(3, 16, 4, generator=torch.Generator().manual_seed(1)))
+        self.grower = Grower(
+            self.model,
+            self.optimizers[0],
+            evaluate=held_out(batches, per_example=self.losses),
+            controller=Script(),
+            judge=Stern(),
+            recipes=[Recipe.of("mlp")],
+            budget=ROOMY,
+        )
+        return self.grower
+
+    def run(self, steps: int) -> dict[str, object]:
+        for _ in range(steps):
+            noise, real = torch.randn(8, 4), torch.randn(8, 6)
+            fooled = self.critic(self.model(noise).detach())
+            self._update(1, nn.functional.softplus(fooled - self.critic(real)).mean())
+            self._update(0, self.losses(self.model, noise).mean())
+            if self.grower is not None:
+                self.grower.step(lambda noise=noise: self.losses(self.model, noise).mean())
+        nets = (self.model, self.critic)
+        return {
+            "nets": copy.deepcopy([model_state(net) for net in nets]),
+            "gradients": [p.grad for net in nets for p in net.parameters()],
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "streams": streams(),
+        }
+
+    def _update(self, which: int, loss: Tensor) -> None:
+        self.optimizers[which].zero_grad()
+        loss.backward()
+        self.optimizers[which].step()
+
+
+def test_refused_trials_of_a_generator_leave_its_critic_as_without_growth() -> None:
+    expected = Adversaries().run(26)
+    adversaries = Adversaries()
+    grower = adversaries.grow()
+    assert not difference(expected, adversaries.run(26))
+    assert kinds(grower).count("Judged") >= 2
 
 
 @pytest.mark.parametrize("kind", SOME)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from esper.errors import ClosureError, EvaluateError
+from esper.growth.bystanders import Bystanders
 from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
 from esper.growth.training import Training
@@ -33,13 +34,14 @@ class Host:
         self.model = training.model
         self.differentiable = True
         self._training = training
+        self._others = Bystanders(training.model)
         self._num_examples = 0
         self._evaluate = evaluate
         self._closure_checked = False
 
     def evaluate(self, model: nn.Module) -> None:
         """Run the held-out evaluation on ``model`` (this one or a copy), isolated, for whoever hooked into it."""
-        with isolated(model, eval_mode=True), torch.enable_grad():
+        with isolated(model, eval_mode=True), self._others.sought(model), torch.enable_grad():
             for losses in self._batches(model):
                 del losses  # and its graph with it, before that of the next batch is made
 
@@ -48,7 +50,7 @@ class Host:
 
         Raises EvaluateError when it does not return one loss per example.
         """
-        with isolated(self.model, eval_mode=True), torch.enable_grad():
+        with isolated(self.model, eval_mode=True), self._others.sought(self.model), torch.enable_grad():
             batches = iter(self._batches(self.model))
             first = next(batches)
             found = [checked(first)]
@@ -61,7 +63,7 @@ class Host:
 
     def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
         """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
-        with isolated(self.model, eval_mode=True), torch.no_grad():
+        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.no_grad():
             if not grafts:
                 return self._counted(self._evaluate(self.model))
             with (
@@ -74,7 +76,7 @@ class Host:
     def pairs(self, sites: Sequence[Site]) -> Pairs:
         """Per-example held-out gradients at ``sites``, of the first ``MAX_PASSES`` batches; empty without gradients."""
         capture = Capture(self.model, sites)
-        with isolated(self.model, eval_mode=True), torch.enable_grad():
+        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
             capture.arm()
             try:
                 for losses in islice(self._batches(self.model), MAX_PASSES):
@@ -90,7 +92,7 @@ class Host:
         names, parameters = zip(
             *((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True
         )
-        with isolated(self.model, eval_mode=True), torch.enable_grad():
+        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
             losses = next(iter(self._batches(self.model)))
             found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
         return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
@@ -106,7 +108,7 @@ class Host:
             self._check(closure)
         parameters = [p for graft in grafts for p in graft.parameters()]
         grafted = switched_on(self.model, grafts, exclusive=exclusive)
-        with isolated(self.model), _eagerly(), torch.enable_grad(), grafted:
+        with isolated(self.model), self._others.isolated(), _eagerly(), torch.enable_grad(), grafted:
             loss = scalar(closure())
             scale = self._training.scale
             scaled = loss if scale == 1.0 else loss * scale
@@ -133,6 +135,7 @@ class Host:
         with (
             put_back_on_error(self._training.optimizer),
             isolated(self.model),
+            self._others.sought(self.model),
             unchanged(self.model),
             torch.enable_grad(),
         ):
