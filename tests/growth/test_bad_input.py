@@ -335,3 +335,24 @@ def stillborn(source: Port, target: Port) -> nn.Module:
 def loud(source: Port, target: Port) -> nn.Module:
     """Changes the output from the first step on."""
     return nn.Linear(source.width, target.width)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "advice"),
+    [
+        ({"evaluate": [torch.zeros(3)]}, EvaluateError, "use esper.held_out"),
+        ({"recipes": ["mlp"]}, RecipeError, "write esper.Recipe.of"),
+    ],
+)
+def test_what_is_of_the_wrong_type_says_what_to_give(
+    options: dict[str, object], error: type[Exception], advice: str
+) -> None:
+    with pytest.raises(error, match=advice):
+        Loop(host("mlp")).grow(**options)
+
+
+def test_a_loss_in_the_place_of_the_closure_is_refused() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow()
+    with pytest.raises(ClosureError, match="needs a closure"):
+        grower.step(torch.zeros(()))  # type: ignore[arg-type]

@@ -86,6 +86,7 @@ class Grower:
         judge: Judge = Judge(),  # noqa: B008 - frozen
         seed: int = 0,
     ) -> None:
+        _check_types(evaluate, recipes)
         check_optimizer(optimizer, model)
         if total_steps is not None and total_steps < 1:
             raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
@@ -163,7 +164,7 @@ class Grower:
             ClosureError: there is none, it changes the model, or it does not return a scalar loss with a gradient.
             EvaluateError: ``evaluate`` stopped returning one loss per example.
         """
-        if closure is None:
+        if not callable(closure):
             raise ClosureError(
                 "step() needs a closure that repeats forward and loss of this batch: "
                 "grower.step(lambda: loss_fn(model(inputs), targets))"
@@ -269,6 +270,16 @@ class Grower:
         work.emit(RolledBack(step=work.tally.step, to_step=since, path=op["exit"], reason=reason))
         warnings.warn(f"growth undone: {reason}; the steps since {since} are lost", stacklevel=3)
         self._phase = begin(work, after_refusal(work))
+
+
+def _check_types(evaluate: object, recipes: Sequence[object] | None) -> None:
+    if not callable(evaluate):
+        raise EvaluateError(
+            f"evaluate is a {type(evaluate).__name__}, not a function of the model: use esper.held_out(loader, loss)"
+        )
+    for recipe in recipes or ():
+        if not isinstance(recipe, Recipe):
+            raise RecipeError(f"{recipe!r} is not a recipe: write esper.Recipe.of({str(recipe)!r})")
 
 
 def _explore(host: Host, judge: Judge) -> SiteMap:
