@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+import gc
+import pickle
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._dynamo import eval_frame
 from torch.utils.checkpoint import checkpoint
 
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
@@ -22,9 +26,13 @@ EVERY_HOST = pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 
 @pytest.fixture(autouse=True)
 def _stance() -> Iterator[None]:
-    """An armed capture holds torch in eager mode; most tests here let theirs go with its model, armed."""
-    with torch.compiler.set_stance("default"):
-        yield
+    """Most tests here let an armed capture go; none leaves torch in eager mode."""
+    yield
+    assert not held_in_eager_mode()
+
+
+def held_in_eager_mode() -> bool:
+    return eval_frame._stance.stance == "force_eager"
 
 
 def hooks(model: nn.Module) -> int:
@@ -299,6 +307,46 @@ def test_hooks_that_were_there_stay() -> None:
     mlp.loss(model, mlp.batch(0))
     assert calls == [1]
     assert hooks(model) == 1
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_torch_is_held_in_eager_mode_until_the_last_of_several_captures_is_disarmed(first: int) -> None:
+    mlp = host("mlp")
+    captures = [Capture(mlp.make(0), sites(mlp)) for _ in range(2)]
+    for capture in (*captures, captures[0]):
+        capture.arm()
+    captures[first].disarm()
+    captures[first].disarm()
+    assert held_in_eager_mode()
+    captures[1 - first].disarm()
+    assert not held_in_eager_mode()
+    captures[0].arm()
+    assert held_in_eager_mode()
+
+
+def test_a_capture_that_nobody_holds_leaves_neither_hooks_nor_torch_in_eager_mode() -> None:
+    mlp = host("mlp")
+    model = mlp.make(0)
+    capture = Capture(model, sites(mlp))
+    capture.arm()
+    loss = mlp.loss(model, mlp.batch(0))
+    del capture
+    gc.collect()
+    assert hooks(model) == 0
+    assert not held_in_eager_mode()
+    loss.backward()
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+def test_a_copy_of_a_model_that_is_read_is_not_read(again: Callable[[nn.Module], nn.Module]) -> None:
+    mlp = host("mlp")
+    model = mlp.make(0)
+    capture = Capture(model, sites(mlp))
+    capture.arm()
+    mlp.loss(again(model), mlp.batch(0)).backward()
+    assert capture.take() == {}
+    mlp.loss(model, mlp.batch(0)).backward()
+    assert capture.take()
 
 
 def test_torch_is_held_in_eager_mode_only_while_armed() -> None:

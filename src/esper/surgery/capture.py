@@ -6,10 +6,10 @@ them.
 
 from __future__ import annotations
 
+import weakref
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -30,11 +30,56 @@ class Pair(NamedTuple):
     z: Tensor
 
 
+class _Eager:
+    """Holds torch in eager mode while any capture of the process is armed: compiled code sees no hook after it."""
+
+    def __init__(self) -> None:
+        self._num_armed = 0
+        self._stance = ExitStack()
+
+    def begin(self) -> None:
+        self._num_armed += 1
+        if self._num_armed == 1:
+            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+
+    def end(self) -> None:
+        self._num_armed -= 1
+        if self._num_armed == 0:
+            self._stance.close()
+
+
+_eager = _Eager()
+
+
+class _Hook:
+    """Calls a method of a capture for as long as that lives; a copy of it, in a copied model, calls nothing."""
+
+    def __init__(self, method: Callable[..., None] | None = None, *first: object) -> None:
+        self._method = None if method is None else weakref.WeakMethod(method)
+        self._first = first
+
+    def __call__(self, *args: object) -> None:
+        method = None if self._method is None else self._method()
+        if method is not None:
+            method(*self._first, *args)
+
+    def __reduce__(self) -> tuple[type[_Hook], tuple[()]]:
+        return _Hook, ()
+
+
+def _disarm(handles: list[RemovableHandle]) -> None:
+    for handle in handles:
+        handle.remove()
+    handles.clear()
+    _eager.end()
+
+
 class Capture:
     """Tensor hooks at a set of sites; nothing is in the model's path while it is not armed.
 
-    A forward pass counts only once its gradient arrives, so validation passes and recomputation leave nothing
-    behind. With gradient accumulation each micro-batch gives a pair; the last ``MAX_PASSES`` are kept.
+    One that nobody holds any more disarms itself. A forward pass counts only once its gradient arrives, so validation
+    passes and recomputation leave nothing behind. With gradient accumulation each micro-batch gives a pair; the last
+    ``MAX_PASSES`` are kept.
     """
 
     def __init__(self, model: nn.Module, sites: Iterable[Site]) -> None:
@@ -43,35 +88,34 @@ class Capture:
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
         self._inputs: dict[str, Tensor] = {}
         self._handles: list[RemovableHandle] = []
-        self._eagerly = ExitStack()
+        self._finalizer: weakref.finalize[..., Any] | None = None
 
     @property
     def armed(self) -> bool:
         """Whether hooks are in place."""
-        return bool(self._handles)
+        return self._finalizer is not None
 
     def arm(self) -> None:
         """Place the hooks; the next passes are read."""
-        if self._handles:
+        if self._finalizer is not None:
             return
-        # Compiled code does not see hooks that came after it.
-        self._eagerly.enter_context(torch.compiler.set_stance("force_eager"))
+        _eager.begin()
+        self._finalizer = weakref.finalize(self, _disarm, self._handles)
         by_exit: dict[str, list[Site]] = defaultdict(list)
         for site in self.sites:
             by_exit[site.exit].append(site)
         for entry in sorted({site.entry for site in self.sites if site.is_span}):
-            self._hook(entry, partial(self._keep_input, entry))
+            self._hook(entry, _Hook(self._keep_input, entry))
         for name, sites in by_exit.items():
-            self._hook(name, partial(self._watch_output, tuple(sites)))
+            self._hook(name, _Hook(self._watch_output, tuple(sites)))
         # Last, so that a root module that is an exit itself has been read.
-        self._handles.append(self._model.register_forward_hook(self._end_pass))
+        self._handles.append(self._model.register_forward_hook(_Hook(self._end_pass)))
 
     def disarm(self) -> None:
         """Remove the hooks and forget inputs still waiting for their gradient."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        self._eagerly.close()
+        if self._finalizer is not None:
+            self._finalizer()
+            self._finalizer = None
         self._inputs.clear()
 
     def take(self) -> dict[str, list[Pair]]:
@@ -79,7 +123,7 @@ class Capture:
         pairs, self._pairs = dict(self._pairs), defaultdict(list)
         return pairs
 
-    def _hook(self, name: str, hook: Any) -> None:
+    def _hook(self, name: str, hook: _Hook) -> None:
         module = self._model.get_submodule(name)
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
 
@@ -104,7 +148,7 @@ class Capture:
         own = first_input(args, kwargs)
         own = None if own is None else own.detach().clone()
         inputs = {site.name: self._source(site, own, value) for site in sites}
-        z.register_hook(partial(self._on_gradient, inputs, value))
+        z.register_hook(_Hook(self._on_gradient, inputs, value))
 
     def _source(self, site: Site, own: Tensor | None, value: Tensor) -> Tensor | None:
         if site.attachment == "after":
