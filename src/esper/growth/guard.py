@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.growth.host import Host
+from esper.growth.optimizers import copied
 from esper.growth.training import Training, inner
 from esper.surgery.graft import Graft, detach, grafts_of
 from esper.surgery.isolation import remembered
@@ -31,7 +32,7 @@ class Snapshot:
         self._attributes = [remembered(module) for module in (training.model, *training.averaged)]
         self._groups = [_options(group) for group in training.optimizer.param_groups]
         self._params = [list(group["params"]) for group in training.optimizer.param_groups]
-        self._states = [(p, _copied(s)) for p, s in training.optimizer.state.items()]
+        self._states = [(p, copied(s)) for p, s in training.optimizer.state.items()]
         self._companions = [copy.deepcopy(c.state_dict()) for c in training.companions]
         self._random = random_state()
 
@@ -50,7 +51,7 @@ class Snapshot:
             group["params"][:] = params
         optimizer.state.clear()
         for parameter, state in self._states:
-            optimizer.state[parameter] = _copied(state)
+            optimizer.state[parameter] = copied(state)
         for companion, saved in zip(self._training.companions, self._companions, strict=True):
             companion.load_state_dict(copy.deepcopy(saved))
         set_random_state(self._random)
@@ -121,10 +122,6 @@ def _tensors(training: Training) -> Sequence[Tensor]:
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
     return copy.deepcopy({name: value for name, value in group.items() if name != "params"})
-
-
-def _copied(state: dict[str, Any]) -> dict[str, Any]:
-    return {k: v.detach().clone() if isinstance(v, Tensor) else copy.deepcopy(v) for k, v in state.items()}
 
 
 class Guard:

@@ -5,6 +5,7 @@ Parameters join the list of an existing group: ``add_param_group`` breaks OneCyc
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -138,13 +139,14 @@ def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
 
 def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """A copy of the optimizer's state for each parameter, in order; an empty one where there is none."""
-    return [
-        {
-            k: v.detach().clone() if isinstance(v, torch.Tensor) else v
-            for k, v in optimizer.state.get(p, {}).items()
-        }
-        for p in parameters
-    ]
+    return [copied(optimizer.state.get(p, {})) for p in parameters]
+
+
+def copied(state: dict[str, Any]) -> dict[str, Any]:
+    """One parameter's optimizer state, sharing nothing with ``state``."""
+    return {
+        k: v.detach().clone() if isinstance(v, torch.Tensor) else copy.deepcopy(v) for k, v in state.items()
+    }
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
