@@ -52,6 +52,14 @@ class DataError(EsperError, ValueError):
     """A table or a task that cannot be trained on."""
 
 
+class MemoryStoreError(EsperError):
+    """A memory's database that cannot be opened, read or written; what was acknowledged before is still there."""
+
+
+class EpisodeError(EsperError, ValueError):
+    """A record of the memory that is not there, or not in the state that is asked for."""
+
+
 class RunError(EsperError):
     """A run folder that cannot be read or written."""
 
