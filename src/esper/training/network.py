@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from esper.surgery.multiply_adds import MultiplyAdds
 from esper.training.data import Rows, take
 from esper.training.run import Layer
 
@@ -43,10 +44,11 @@ def num_params(model: nn.Module) -> int:
 
 
 def num_macs(model: nn.Module, rows: Rows) -> int:
-    """Multiply-adds of one example's forward pass, as PyTorch's flop counter sees them (two flops each)."""
-    with evaluating(model), FlopCounterMode(display=False) as counter:
+    """Multiply-adds of one example's forward pass: matrix products, convolutions, attention, recurrent layers."""
+    counter = MultiplyAdds()
+    with evaluating(model), unfused(), counter:
         model(*take(rows, slice(0, 1))[:-1])
-    return int(counter.get_total_flops()) // 2
+    return counter.total
 
 
 def _layer(name: str, module: nn.Module, output: Any, grafted: frozenset[str]) -> Layer:
@@ -69,3 +71,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in flags.items():
             module.training = training
+
+
+@contextmanager
+def unfused() -> Iterator[None]:
+    """Transformer layers run as their parts, not as one fused operation each, and attention as matrix products."""
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
