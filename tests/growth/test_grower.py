@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -17,7 +17,9 @@ from esper.blueprints import catalogue
 from esper.controller.rules import Pace
 from esper.events import Attached, Cut, Ended, Folded, Judged
 from esper.surgery.graft import all_grafts
+from esper.surgery.isolation import isolated
 from esper.surgery.site import Port
+from esper.surgery.trace import trace
 from growth.loops import (
     MLP,
     PACE,
@@ -139,6 +141,49 @@ def test_a_cut_takes_the_old_path_out_of_model_and_optimizer() -> None:
     grower.finish()
     torch.testing.assert_close(outputs(loop), before)
     assert trained == sum(p.numel() for p in loop.model.parameters())
+
+
+@pytest.mark.parametrize("kind", [*HOSTS, *map(host, ("transformer", "tuple_output", "own_parameters"))])
+@pytest.mark.parametrize("back", [1, 5, 9])
+def test_what_a_cut_leaves_is_of_the_size_that_was_told(kind: Host, back: int) -> None:
+    loop = Loop(kind)
+    script = SpanFirst(num_trials=1, times=replace(PACE, rest=1), back=back)
+    grower = loop.grow(judge=Lenient(cuts=True), controller=script, budget=replace(ROOMY, grafts=1))
+    loop.run(40)
+    before = grower.size
+    cuts = [event for event in grower.history if isinstance(event, Cut)]
+    assert all(event.params > 0 and event.total_macs == before.macs for event in cuts)
+    model = grower.finish()
+    assert before.params == sum(p.numel() for p in model.parameters())
+    assert before.macs == macs_of(loop)
+
+
+@pytest.mark.parametrize(("name", "site"), [("lstm", "lstm"), ("tuple_output", "first"), ("mlp", "2")])
+def test_a_path_that_could_not_be_left_out_whole_is_never_asked_for_its_cut(name: str, site: str) -> None:
+    loop = Loop(host(name))
+    if name == "mlp":
+        loop.model.get_submodule(site).register_forward_hook(lambda *_: None)
+    recipes = [MLP, Recipe.of("ffn", ratio=1.0)]
+    grower = loop.grow(judge=Lenient(cuts=True), recipes=recipes, sites=[site], budget=replace(ROOMY, grafts=1))
+    loop.run(40)
+    assert "Attached" in kinds(grower)
+    assert not [event for event in grower.history if isinstance(event, Judged) and event.kind == "cut"]
+
+
+def macs_of(loop: Loop) -> int:
+    with isolated(loop.model, eval_mode=True):
+        return trace(loop.model, lambda: loop.host.loss(loop.model, loop.host.batch(1000))).macs
+
+
+@dataclass(frozen=True)
+class SpanFirst(Script):
+    """Tries one candidate, counted ``back`` from the end when those across spans come last."""
+
+    back: int = 1
+
+    def propose(self, view: Any) -> list[Any]:
+        ordered = sorted(view.candidates, key=lambda c: c.site.is_span)
+        return [ordered[-min(self.back, len(ordered))]]
 
 
 def test_what_the_trials_have_trained_is_what_joins_and_what_stays_after_a_cut_buffers_included() -> None:

@@ -108,6 +108,7 @@ class Grower:
             host=host,
             sites=chosen,
             runs=self._sites.runs,
+            droppable=self._sites.droppable,
             start=Size(self._sites.params, self._sites.macs),
             pace=rules.pace(total_steps),
             controller=rules,

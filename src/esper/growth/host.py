@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -20,6 +21,7 @@ from esper.surgery.capture import MAX_PASSES, Capture, Pair
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
 from esper.surgery.site import Site
+from esper.surgery.trace import trace
 
 Closure = Callable[[], Tensor]
 Evaluate = Callable[[nn.Module], Tensor]
@@ -84,6 +86,11 @@ class Host:
             finally:
                 capture.disarm()
         return capture.take()
+
+    def idle_macs(self) -> int:
+        """Multiply-adds per example, of one held-out batch, that nothing the model returns depends on."""
+        with isolated(self.model, eval_mode=True):
+            return trace(self.model, partial(self.evaluate, self.model)).idle_macs
 
     def unused(self) -> set[str]:
         """Names of trainable parameters that the held-out losses do not depend on; none without gradients."""

@@ -31,12 +31,13 @@ from esper.surgery.site import Site
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change in a run; ``runs`` says how often per example a graft at a site runs."""
+    """What does not change in a run; ``runs`` and ``droppable`` are those of the `SiteMap`."""
 
     training: Training
     host: Host
     sites: tuple[Site, ...]
     runs: Mapping[str, float]
+    droppable: frozenset[str]
     start: Size
     pace: Pace
     controller: Controller

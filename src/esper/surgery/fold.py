@@ -22,7 +22,7 @@ from torch import Tensor, fx, nn
 
 from esper.errors import SiteError
 from esper.surgery.forward_graph import flaws, follow, graph_of, keep
-from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, is_cut, release
+from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, hooks_of_users, is_cut, release
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 
@@ -45,11 +45,12 @@ class Form(NamedTuple):
 
 
 class _End(NamedTuple):
-    """One exit module and what was attached there."""
+    """One exit module, what was attached there, and the numbers of the forward hooks that saw the grafts' work."""
 
     exit: str
     cut: bool
     grafts: list[Graft]
+    later_hooks: list[int]
 
     @property
     def has_span(self) -> bool:
@@ -70,7 +71,9 @@ def fold(model: nn.Module, forms: Mapping[str, Form]) -> int:
     masked as padding then hold numbers instead of zeros in eval mode, as they always do in training.
     """
     exits = list(dict.fromkeys(graft.site.exit for _, graft in all_grafts(model)))
-    ends = [_End(name, is_cut(model, name), grafts_of(model, name)) for name in exits]
+    ends = [_end(model, name) for name in exits]
+    for end in ends:
+        release(model, end.exit)  # all of them first: a tap is a hook on the module that it reads from
     for end in sorted(ends, key=lambda end: -end.exit.count(".")):  # what lies inside a module first
         _leave_fast_path(model, end.exit)
         _fold_end(model, end, forms[end.exit])
@@ -135,30 +138,41 @@ def _items(output: Any) -> tuple[Kind, list[tuple[Key, Any]]]:
     return "named tuple", list(zip(output._fields, output, strict=True))
 
 
+def _end(model: nn.Module, exit_name: str) -> _End:
+    host = model.get_submodule(exit_name)
+    return _End(exit_name, is_cut(model, exit_name), grafts_of(model, exit_name), _later_hooks(host))
+
+
 def _fold_end(model: nn.Module, end: _End, form: Form) -> None:
     host = model.get_submodule(end.exit)
-    later = _later_hooks(host)
-    bodies = [graft.body for graft in release(model, end.exit)]
     if not end.has_span and end.exit and _can_be_replaced(host, end, form):
         grown = _in_its_place(host, end, form)
         for module in list(model.modules()):
             children = module._modules
             children.update({name: grown for name, child in children.items() if child is host})
         return
-    host.add_module("grafts", nn.ModuleList(bodies))
+    host.add_module("grafts", nn.ModuleList(graft.body for graft in end.grafts))
     if not end.has_span:
         host.register_forward_hook(_as_hook(host, end, form), with_kwargs=True)
-        for number in later:
+        for number in end.later_hooks:
             host._forward_hooks[number] = host._forward_hooks.pop(number)
 
 
 def _later_hooks(host: nn.Module) -> list[int]:
-    """Numbers of the forward hooks that see the grafts' work."""
     grafts = host._modules["grafts"]
     assert isinstance(grafts, Grafts)
     assert grafts.handle is not None
     numbers = list(host._forward_hooks)
     return numbers[numbers.index(grafts.handle.id) + 1 :]
+
+
+def can_drop(model: nn.Module, exit_name: str) -> bool:
+    """Whether folding would leave nothing of a grown module, which returns one tensor, were its own path cut."""
+    host, grafts = model.get_submodule(exit_name), grafts_of(model, exit_name)
+    if any(graft.site.is_span for graft in grafts):
+        return True
+    of_users = hooks_of_users(host)
+    return bool(exit_name) and not of_users and "forward" not in vars(host) and _names_all(host)
 
 
 def _can_be_replaced(host: nn.Module, end: _End, form: Form) -> bool:
@@ -296,7 +310,7 @@ def _fold_spans(model: nn.Module, spans: list[_End], forms: Mapping[str, Form]) 
 def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[str, Form]) -> None:
     ends = [name for span in spans for graft in span.grafts for name in (graft.site.entry, span.exit)]
     graph = graph_of(module, [_relative(name, parent) for name in ends])
-    called = _called(graph)
+    called, read = _called(graph), _read_by(graph)
     effects = {node for node in graph.nodes if not node.users}
     for span in spans:
         _write(graph, span, parent, forms)
@@ -308,7 +322,9 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[s
     vars(module)["forward"] = grown.forward
     left = _called(grown.graph)
     for name in called - left:
-        _remove(module, name, keep=any(other.startswith(f"{name}.") for other in left))
+        _remove(module, name, {o[len(name) + 1 :].partition(".")[0] for o in left if o.startswith(f"{name}.")})
+    for name in read - _read_by(grown.graph):
+        _forget(module, name)
 
 
 def _write(graph: fx.Graph, span: _End, parent: str, forms: Mapping[str, Form]) -> None:
@@ -347,14 +363,31 @@ def _called(graph: fx.Graph) -> set[str]:
     return {str(node.target) for node in graph.nodes if node.op == "call_module"}
 
 
-def _remove(module: nn.Module, name: str, *, keep: bool) -> None:
-    """Delete a submodule that nothing calls any more; where its children are to be kept, they stay in its place."""
+def _read_by(graph: fx.Graph) -> set[str]:
+    return {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+
+
+def _remove(module: nn.Module, name: str, keep: set[str]) -> None:
+    """Delete a submodule that nothing calls any more; those of its children that are to be kept stay in its place."""
     parent, _, child = name.rpartition(".")
     siblings = module.get_submodule(parent)._modules
     gone = module.get_submodule(name)
     if keep:
-        siblings[child] = nn.ModuleDict(dict(gone.named_children()))
+        siblings[child] = nn.ModuleDict({own: part for own, part in gone.named_children() if own in keep})
     elif any(True for _ in gone.parameters()):
+        del siblings[child]
+
+
+def _forget(module: nn.Module, name: str) -> None:
+    """Delete a parameter that nothing reads any more; a list of parameters becomes a mapping of those that are left."""
+    path, _, own = name.rpartition(".")
+    owner = module.get_submodule(path)
+    if owner._parameters.pop(own, None) is None or not isinstance(owner, nn.ParameterList):
+        return
+    parent, _, child = path.rpartition(".")
+    siblings = module.get_submodule(parent)._modules
+    siblings[child] = nn.ParameterDict(owner._parameters)
+    if not owner._parameters:
         del siblings[child]
 
 

@@ -152,6 +152,13 @@ def is_cut(model: nn.Module, exit_name: str) -> bool:
     return grafts is not None and grafts.exclusive
 
 
+def hooks_of_users(module: nn.Module) -> set[int]:
+    """Numbers of the forward hooks and pre-hooks of ``module`` that are not ours."""
+    grafts, taps = _grafts_of(module), module.__dict__.get("graft_taps")
+    ours = {own.handle.id for own in (grafts, taps) if own is not None and own.handle is not None}
+    return {*module._forward_hooks, *module._forward_pre_hooks} - ours
+
+
 def all_grafts(model: nn.Module) -> list[tuple[str, Graft]]:
     """Every attached graft with its path."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, Graft)]

@@ -35,7 +35,8 @@ class SiteMap:
 
     ``params`` and ``macs`` are the host's: parameters, and multiply-adds per example. ``runs`` says how many
     times per example a graft at a site runs: more than once where its module is called repeatedly, or on batches
-    with other dimensions folded in. ``offers`` also holds the sites that are grown on request only: a graft
+    with other dimensions folded in. ``droppable`` modules return one tensor and
+    nothing else, so that grafts can take the place of all that they do. ``offers`` also holds the sites that are grown on request only: a graft
     ``after`` each module. Iterating gives the rows.
     """
 
@@ -43,6 +44,7 @@ class SiteMap:
     sites: tuple[Site, ...]
     offers: tuple[Site, ...]
     runs: Mapping[str, float]
+    droppable: frozenset[str]
     params: int
     macs: int
     remark: str = ""

@@ -80,6 +80,7 @@ def discover(trace: Trace) -> SiteMap:
         sites=sites,
         offers=offers,
         runs={site.name: _runs(trace, site) for site in offers},
+        droppable=frozenset(unit.name for unit in placed if _returns_one_tensor(unit)),
         params=rows.total,
         macs=trace.macs,
         remark="" if trace.has_graph else _GUESSED,
@@ -108,6 +109,10 @@ def _source(ports: Ports, call: Call) -> Port | str:
 
 def _target(ports: Ports, call: Call) -> Port | str:
     return ports.read(call, call.target) if call.target else "it returns no floating tensor"
+
+
+def _returns_one_tensor(unit: _Unit) -> bool:
+    return all(call.target is not None and call.target.where is None for call in unit.calls)
 
 
 def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:

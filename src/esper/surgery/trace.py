@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.surgery.dependence import Edge, ancestors_of, edges_of, leaves_among, reachable_from
+from esper.surgery.graft import is_cut
 from esper.surgery.multiply_adds import MultiplyAdds
 from esper.surgery.structure import first_input, first_output
 
@@ -41,8 +42,9 @@ class Call:
     """One call of a module; ``order`` counts calls as they begin, so that a module precedes its children.
 
     ``source`` is the first floating tensor among the arguments, ``target`` the first one in the output.
-    ``used`` says whether anything that the model returned depends on ``target``. Bit ``k`` of ``ancestors``
-    says that the output depends on that of call ``k``.
+    ``used`` says whether anything that the model returned depends on ``target``, ``idle`` that nothing does on any
+    tensor in the output. Bit ``k`` of ``ancestors`` says that the output depends on that of call ``k``. ``macs`` are
+    the multiply-adds of the whole batch, those of modules called meanwhile left out.
     """
 
     order: int
@@ -51,6 +53,8 @@ class Call:
     target: TensorFacts | None
     used: bool
     ancestors: int
+    idle: bool
+    macs: int
 
     def depends_on(self, other: Call) -> bool:
         """Whether the output of ``other`` flows into the output of this call."""
@@ -73,6 +77,12 @@ class Trace:
     macs: int
     has_graph: bool
     read: frozenset[str]
+
+    @property
+    def idle_macs(self) -> int:
+        """Multiply-adds per example of paths that have been cut, and of what fed only them."""
+        idle = (c for c in self.calls if c.idle or is_cut(self.model, c.module))
+        return sum(call.macs for call in idle) // self.batch_size
 
     @cached_property
     def by_module(self) -> Mapping[str, tuple[Call, ...]]:
@@ -118,6 +128,7 @@ class _Record:
     target_edges: set[Edge] = field(default_factory=set)
     outputs: set[Edge] = field(default_factory=set)
     earlier: int | None = None
+    macs: int = 0
 
 
 class _Recorder:
@@ -135,7 +146,7 @@ class _Recorder:
         self._first_dimension = 1
         self._batch_sizes: list[int] = []
         self._has_graph = torch.is_grad_enabled()
-        self._macs_before = self.counter.total
+        self._macs_before = self._counted = self.counter.total
         self._returned: set[Edge] = set()
 
     def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -149,11 +160,13 @@ class _Recorder:
         source = None if tensor is None else _facts(tensor, [*enumerate(args), *kwargs.items()])
         if source is not None and len(source.shape) == 3 and isinstance(module, RECURRENT_OR_ATTENTION):
             self._batch_sizes.append(source.shape[0 if module.batch_first else 1])
+        self._attribute()
         self._under_way.append(len(self._records))
         self._records.append(_Record(name, source, edges_of(_tensors_in((args, kwargs)))))
 
     def after(self, name: str, module: nn.Module, _: object, output: object) -> None:
         """The call of a module ends; the model's own call ends the run."""
+        self._attribute()
         order = self._under_way.pop()
         while self._records[order].module != name:  # calls that ended by an exception which the model caught
             order = self._under_way.pop()
@@ -185,20 +198,29 @@ class _Recorder:
             read=frozenset(name for name, p in self._model.named_parameters() if id(p) in read),
         )
 
+    def _attribute(self) -> None:
+        """What has been computed since a call last began or ended was computed by the innermost one under way."""
+        fresh, self._counted = self.counter.total - self._counted, self.counter.total
+        if self._under_way:
+            self._records[self._under_way[-1]].macs += fresh
+
     def _orders(self) -> Iterator[int]:
         return (order for order, record in enumerate(self._records) if record.earlier is not None)
 
     def _call(self, order: int, ancestors: int, used: set[Edge]) -> Call:
         record = self._records[order]
         assert record.earlier is not None
+        known = self._has_graph and bool(self._returned)
         return Call(
             order=order,
             module=record.module,
             source=record.source,
             target=record.target,
-            used=not (self._has_graph and self._returned) or bool(record.target_edges & used),
+            used=not known or bool(record.target_edges & used),
             # A container and its last child return one tensor: the one that ended first is the source.
             ancestors=record.earlier & ancestors if self._has_graph else record.earlier,
+            idle=known and not record.outputs & used,
+            macs=record.macs,
         )
 
 

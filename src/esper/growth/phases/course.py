@@ -9,6 +9,7 @@ from esper.events import Ended, Refused
 from esper.growth.phases.phase import Next, ToEnd, ToRest, ToSense, ToTrim, ToTry
 from esper.growth.record import own_parameters
 from esper.growth.work import Work
+from esper.surgery.fold import can_drop
 from esper.surgery.graft import Graft, all_grafts, grafts_of, is_cut
 
 
@@ -88,6 +89,8 @@ def end(work: Work, reason: str) -> Next:
 def _can_be_cut(work: Work, name: str) -> bool:
     model = work.setup.host.model
     if is_cut(model, name) or any(graft.site.attachment == "after" for graft in grafts_of(model, name)):
+        return False
+    if name not in work.setup.droppable or not can_drop(model, name):
         return False
     own = list(model.get_submodule(name).parameters(recurse=False))
     return bool(own) and len(own_parameters(model, name)) == len(own)

@@ -53,13 +53,13 @@ class Trim(Phase):
 
     def _cut(self) -> None:
         host = self.work.setup.host
-        before = host.unused()
+        before, idle = host.unused(), host.idle_macs()
         self._take_trained_weights()
         for module in (host.model, *map(inner, self.work.setup.training.averaged)):
             cut(module, self._exit)
         self.work.guard.dismiss()
         own = [name for name, _ in own_parameters(host.model, self._exit)]
-        self._drop(sorted({*own, *host.unused()} - before))
+        self._drop(sorted({*own, *host.unused()} - before), host.idle_macs() - idle)
 
     def _take_trained_weights(self) -> None:
         optimizer = self.work.setup.training.optimizer
@@ -72,15 +72,15 @@ class Trim(Phase):
             for parameter, other in zip(graft.parameters(), trained.parameters(), strict=True):
                 optimizer.state[parameter] = self._contender.optimizer.state[other]
 
-    def _drop(self, dead: list[str]) -> None:
-        """Parameters that nothing depends on any more leave the optimizer and the books."""
+    def _drop(self, dead: list[str], macs: int) -> None:
+        """Parameters that nothing depends on any more leave the optimizer, and the books with their multiply-adds."""
         work, parameters = self.work, [self.work.setup.host.model.get_parameter(name) for name in dead]
         dismiss(work.setup.training.optimizer, parameters)
         for parameter in parameters:
             parameter.grad = None  # nothing would clear it any more, and clipping by norm would count it
         gone = sum(p.numel() for p in parameters)
         work.record.append({"op": "cut", "exit": self._exit, "dead": dead})
-        work.grow(Size(-gone, 0))
+        work.grow(Size(-gone, -macs))
         work.emit(
             Cut(
                 step=work.tally.step,
