@@ -197,6 +197,12 @@ def test_a_file_that_is_no_table_says_where_and_what_to_do(
         read_csv(file(tmp_path, content))
 
 
+def test_truth_is_spelt_alike_whatever_else_a_column_holds(tmp_path: Path) -> None:
+    assert read_csv(file(tmp_path, "a,b\n1,true\n2,false\n"))["b"].tolist() == ["True", "False"]
+    mixed = read_csv(file(tmp_path, "a,b\n1,true\n2,FALSE\n3,perhaps\n"))
+    assert mixed["b"].tolist() == ["True", "False", "perhaps"]
+
+
 @pytest.mark.parametrize("gap", ["?", ".", "-", "", "NA"])
 def test_a_sign_for_a_gap_does_not_turn_numbers_into_words(tmp_path: Path, gap: str) -> None:
     table = read_csv(file(tmp_path, f"age,price\n31,1\n{gap},2\n-4,3\n"))

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
+from keyword import iskeyword
 from pathlib import Path
 
-import msgspec
 import torch
 from torch import Tensor, fx, nn
 
+from esper.training import by_row
 from esper.training.graph import Description, describe, rebuild, weights_of
 
 FREED = re.compile(r";  [\w =]+ = None$", re.MULTILINE)
 """What generated code adds to give memory back early."""
 
+ANNOTATION = re.compile(r"(?<=\w): Any(?=[,)])| -> [\w\[\]]+(?=:$)", re.MULTILINE)
+"""Types in a signature; the file should not have to import them."""
+
 HEADER = '''"""A network that Esper grew. Needs torch only; the weights lie beside this file.
 
-    from {name} import load
-    model = load()
+    from {name} import {names}
+    {example}
 """
 
-import torch
+{libraries}import torch
 from torch import device, inf, nan  # noqa: F401 - the names that generated code uses
 
 
@@ -42,73 +47,91 @@ def load():
     return network.eval()
 '''
 
+TABLE = '''
 
-def write_code(model: nn.Module, path: Path, *, num_inputs: int = 1) -> None:
+def predict(rows):
+    """The prediction for each of ``rows``, dictionaries such as those of ``csv.DictReader``."""
+    with open(__file__.rpartition(".")[0] + ".json", encoding="utf-8") as file:
+        preparation = json.load(file)
+    with torch.no_grad():
+        return decode(load()(encode(rows, preparation)), preparation)
+'''
+
+
+def write_code(model: nn.Module, path: Path, *, num_inputs: int = 1, for_rows: bool = False) -> None:
     """Write ``model`` to ``path`` (``.py``) and its weights beside it (``.pt``, loaded with
-    ``weights_only``).
+    ``weights_only``); layers and tensors keep their names.
+
+    With ``for_rows`` the file also has ``predict``, which reads how a table is prepared from a ``.json`` beside it.
 
     Raises ``RunError`` when the network does more than layers, functions and operators.
     """
-    found = describe(model, num_inputs=num_inputs)
-    description, state = _flat(found, weights_of(model, found))
-    graph = rebuild(description, state)
+    description = describe(model, num_inputs=num_inputs)
+    graph = rebuild(description, weights_of(model, description))
     num_params = sum(parameter.numel() for parameter in graph.parameters())
-    header = HEADER.format(name=path.stem, num_params=num_params)
-    lines = [*_layers(description), *_loose(description, state)]
-    construction = "".join(f"        {line}\n" for line in lines)
-    path.write_text(header + construction + _forward(graph) + FOOTER, encoding="utf-8")
+    header = HEADER.format(
+        name=path.stem,
+        num_params=num_params,
+        names="load, predict" if for_rows else "load",
+        example="predictions = predict([{...}, ...])" if for_rows else "model = load()",
+        libraries="import json\nimport math\n\n" if for_rows else "",
+    )
+    construction = "".join(f"        {line}\n" for line in _parts(description, graph.state_dict()))
+    code = header + construction + _forward(graph) + FOOTER + (_rows() if for_rows else "")
+    path.write_text(code, encoding="utf-8")
     torch.save(graph.state_dict(), path.with_suffix(".pt"))
 
 
-def _flat(description: Description, state: dict[str, Tensor]) -> tuple[Description, dict[str, Tensor]]:
-    """The same network with every layer and loose tensor directly in the outermost module."""
-    names: dict[str, str] = {}
+def _rows() -> str:
+    """How rows of a table become inputs, copied from the module that does it here."""
+    functions = [part for part in vars(by_row).values() if inspect.isfunction(part)]
+    return TABLE + "".join(f"\n\n{ANNOTATION.sub('', inspect.getsource(function))}" for function in functions)
+
+
+def _parts(description: Description, state: dict[str, Tensor]) -> Iterator[str]:
+    """Lines that give the network its layers, loose tensors and what holds them, outermost first."""
+    lines = {path: _held(path, "torch.nn.Module()") for path in _holders(description)}
+    for path, (kind, arguments) in description.layers.items():
+        lines[path] = _held(path, f"torch.nn.{kind}({arguments})")
+    for path, is_parameter in description.weights.items():
+        lines[path] = _loose(path, state[path], is_parameter=is_parameter)
+    return (lines[path] for path in sorted(lines, key=lambda path: path.count(".")))
+
+
+def _holders(description: Description) -> Iterator[str]:
+    """Paths of modules that only hold others, so that what is inside has the name that it had in the network."""
     for path in [*description.layers, *description.weights]:
-        name = path.replace(".", "_")
-        name = name if name.isidentifier() else f"layer_{name}"
-        while name in names.values():
-            name += "_"
-        names[path] = name
-    calls = tuple(
-        msgspec.structs.replace(call, target=names[call.target])
-        if call.op in {"call_module", "get_attr"}
-        else call
-        for call in description.calls
-    )
-    layers = {names[path]: layer for path, layer in description.layers.items()}
-    weights = {names[path]: is_parameter for path, is_parameter in description.weights.items()}
-    return Description(layers, weights, calls), {
-        _renamed(path, names): tensor for path, tensor in state.items()
-    }
+        while "." in path:
+            path = path.rpartition(".")[0]
+            yield path
 
 
-def _renamed(path: str, names: dict[str, str]) -> str:
-    """A tensor's path with the part that has a new name replaced."""
-    if path in names:
-        return names[path]
-    owner = next(name for name in _prefixes(path) if name in names)
-    return names[owner] + path[len(owner) :]
+def _loose(path: str, tensor: Tensor, *, is_parameter: bool) -> str:
+    """A tensor that belongs to no layer."""
+    empty = f"torch.empty({tuple(tensor.shape)}, dtype={tensor.dtype})"
+    if is_parameter:
+        return _held(path, f"torch.nn.Parameter({empty})")
+    owner, name = _owner(path)
+    return f"{owner}.register_buffer({name!r}, {empty})"
 
 
-def _prefixes(path: str) -> Iterator[str]:
-    while "." in path:
-        path = path.rpartition(".")[0]
-        yield path
+def _held(path: str, thing: str) -> str:
+    """A line that gives the network ``thing`` under ``path``; names of list items are no names in Python."""
+    owner, name = _owner(path)
+    return f"{owner}.{name} = {thing}" if _is_name(name) else f"{owner}.add_module({name!r}, {thing})"
 
 
-def _layers(description: Description) -> Iterator[str]:
-    for name, (kind, arguments) in description.layers.items():
-        yield f"self.{name} = torch.nn.{kind}({arguments})"
+def _owner(path: str) -> tuple[str, str]:
+    """The module that holds what lies at ``path``, as Python text, and the name there."""
+    *outer, name = path.split(".")
+    owner = "self"
+    for part in outer:
+        owner = f"{owner}.{part}" if _is_name(part) else f"{owner}.get_submodule({part!r})"
+    return owner, name
 
 
-def _loose(description: Description, state: dict[str, Tensor]) -> Iterator[str]:
-    """Tensors that belong to no layer."""
-    for name, is_parameter in description.weights.items():
-        empty = f"torch.empty({tuple(state[name].shape)}, dtype={state[name].dtype})"
-        if is_parameter:
-            yield f"self.{name} = torch.nn.Parameter({empty})"
-        else:
-            yield f"self.register_buffer({name!r}, {empty})"
+def _is_name(text: str) -> bool:
+    return text.isidentifier() and not iskeyword(text)
 
 
 def _forward(graph: fx.GraphModule) -> str:

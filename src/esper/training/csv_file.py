@@ -16,6 +16,9 @@ SEPARATORS = ",;\t|"
 MISSING = ("?", ".", "-")
 """Taken for a missing value, beside an empty field and what pandas takes for one (NA, NaN, null, None, n/a, …)."""
 
+TRUTHS = {"true": "True", "TRUE": "True", "false": "False", "FALSE": "False"}
+"""As pandas writes a column that holds nothing else; one that does must not be read in another way."""
+
 
 def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
     """The table in a file with a header line.
@@ -84,7 +87,7 @@ def _column(values: Any) -> Column:
     if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     words = np.empty(len(values), dtype=object)
-    words[:] = [None if pd.isna(value) else str(value) for value in values]
+    words[:] = [None if pd.isna(value) else TRUTHS.get(str(value), str(value)) for value in values]
     return words
 
 

@@ -5,16 +5,21 @@ The one place where a test set is read. It runs after growth has ended, and hand
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from esper.errors import RunError
 from esper.events import Attached
 from esper.growth import checkpoint
+from esper.growth.saved import KIND
 from esper.training.data import Rows, take
 from esper.training.graph import Description, describe, rebuild, weights_of
 from esper.training.network import evaluating, layers, num_macs, num_params
+from esper.training.program import describe_program
 from esper.training.run import Record, Result, RunFolder
 from esper.training.task import Task
 from esper.training.trainer import Trainer
@@ -45,7 +50,7 @@ def conclude(trainer: Trainer) -> Record:
         seconds=round(trainer.seconds, 2),
         baselines=baselines,
     )
-    store_model(run, model, rows)
+    store_model(run, model, rows, record=[] if trainer.grower is None else trainer.grower.record)
     return run.change(
         status="finished",
         result=result,
@@ -54,19 +59,35 @@ def conclude(trainer: Trainer) -> Record:
     )
 
 
-def store_model(run: RunFolder, model: nn.Module, rows: Rows) -> None:
-    """Write ``model/``: weights and, where the network can be written as a graph, what it is made of.
+def store_model(
+    run: RunFolder, model: nn.Module, rows: Rows, *, record: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Write ``model/``: what ``esper.load`` reads and, where the network can be written as a graph, that graph.
 
     A graph whose outputs on ``rows`` are not those of the network is not kept.
     """
+    grown = {"kind": KIND, "record": list(record), "model": dict(model.state_dict())}
     try:
-        description = describe(model, num_inputs=len(rows) - 1)
-        state = weights_of(model, description)
-        _check_twin(model, rebuild(description, state), rows)
+        description, state = _graph(model, take(rows, slice(0, NUM_COMPARED))[:-1])
         tree = {"graph": msgspec.to_builtins(description), "state": state}
     except RunError as error:
-        tree = {"graph": None, "reason": str(error), "state": dict(model.state_dict())}
-    checkpoint.write(run.model, tree)
+        tree = {"graph": None, "reason": str(error), "state": grown["model"]}
+    checkpoint.write(run.model, grown | tree)
+
+
+def _graph(model: nn.Module, inputs: Rows) -> tuple[Description, dict[str, Tensor]]:
+    """Layers where ``torch.fx`` sees them, else the operations that ``torch.export`` sees."""
+    try:
+        description = describe(model, num_inputs=len(inputs))
+        state = weights_of(model, description)
+        _check_twin(model, rebuild(description, state), inputs)
+    except RunError as error:
+        try:
+            description, state = describe_program(model, inputs)
+        except RunError as other:
+            raise RunError(f"{error}; {other}") from error
+        _check_twin(model, rebuild(description, state), inputs)
+    return description, state
 
 
 def load_model(run: RunFolder) -> nn.Module:
@@ -84,13 +105,12 @@ def load_model(run: RunFolder) -> nn.Module:
     return rebuild(msgspec.convert(tree["graph"], Description), tree["state"])
 
 
-def _check_twin(model: nn.Module, twin: nn.Module, rows: Rows) -> None:
-    """Hooks, for one, are no part of a graph."""
-    inputs = take(rows, slice(0, NUM_COMPARED))[:-1]
+def _check_twin(model: nn.Module, twin: nn.Module, inputs: Rows) -> None:
+    """Hooks, for one, are no part of a graph of layers."""
     with torch.no_grad(), evaluating(model):
         if not torch.allclose(twin(*inputs), model(*inputs), rtol=1e-4, atol=1e-5):
             raise RunError(
-                "this network does something that a graph of its layers does not show, such as a hook"
+                "this network does something that no graph of it shows, such as drawing at random in eval mode"
             )
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from keyword import iskeyword
 from pathlib import Path
 
+import msgspec
 import torch
 from torch import nn
 
@@ -18,6 +21,9 @@ from esper.growth import checkpoint
 from esper.training.code import write_code
 from esper.training.data import Rows, take
 from esper.training.ending import load_model
+from esper.training.prediction import load_preparation, prepares_rows
+from esper.training.preparation import Preparation
+from esper.training.program import program_of
 from esper.training.run import RunFolder
 from esper.training.source import make_task
 
@@ -28,23 +34,41 @@ NUM_EXAMPLES = 2  # torch.export takes a batch of one for a constant
 def export_run(run: RunFolder, to: str, folder: Path) -> list[Path]:
     """Write the network of ``run`` into ``folder`` as ``code``, ``safetensors``, ``export`` or ``onnx``.
 
-    The files.
+    The files: all begin with the task's name; for a table a ``.json`` says how rows become inputs, and outputs
+    predictions.
 
     Raises ``RunError`` when the run is not finished, the network cannot be written so, or the disk refuses.
     """
-    name = run.load().task.replace("-", "_")
+    preparation = load_preparation(run) if prepares_rows(run) else None
     with tempfile.TemporaryDirectory() as made:
-        if to == "safetensors":
-            _copy_weights(run, Path(made) / f"{name}.safetensors")
-        else:
-            _WRITERS[to](load_model(run), _example(run), Path(made) / name)
+        path = Path(made) / _file_name(run.load().task)
+        match to:
+            case "safetensors":
+                _copy_weights(run, path)
+            case "code":
+                _write_code(run, path)
+            case _:
+                _WRITERS[to](load_model(run), _example(run), path)
+        if preparation is not None:
+            path.with_suffix(".json").write_bytes(_as_json(preparation))
         return _move(Path(made), folder)
+
+
+def _file_name(task: str) -> str:
+    """A name that Python can import and that hides no other: ``my data`` becomes ``my_data``."""
+    name = re.sub(r"\W", "_", task)
+    taken = iskeyword(name) or name in {"json", "math", "torch"}
+    return name if name.isidentifier() and not taken else f"network_{name}"
+
+
+def _as_json(preparation: Preparation) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(preparation), indent=2) + b"\n"
 
 
 def _copy_weights(run: RunFolder, path: Path) -> None:
     if run.load().status != "finished":
         raise RunError(f"run {run.name} is not finished; go on with: esper train --resume {run.name}")
-    checkpoint.write_tensors(path, checkpoint.read(run.model)["state"])
+    checkpoint.write_tensors(path.with_suffix(".safetensors"), checkpoint.read(run.model)["state"])
 
 
 def _example(run: RunFolder) -> Rows:
@@ -53,23 +77,14 @@ def _example(run: RunFolder) -> Rows:
     return tuple(part.clone() for part in rows[:-1])  # a view would drag all rows into the file
 
 
-def _program(model: nn.Module, inputs: Rows) -> torch.export.ExportedProgram:
-    """The network for batches of any size."""
-    batch = torch.export.Dim("batch", min=1)
-    try:
-        return torch.export.export(model, inputs, dynamic_shapes=({0: batch},) * len(inputs))
-    except (RuntimeError, ValueError) as error:
-        raise RunError(f"torch.export cannot write this network: {error}") from error
-
-
 def _write_export(model: nn.Module, inputs: Rows, path: Path) -> None:
-    torch.export.save(_program(model, inputs), path.with_suffix(".pt2"))
+    torch.export.save(program_of(model, inputs), path.with_suffix(".pt2"))
 
 
 def _write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
     try:
         with _silent_exporter():
-            program = torch.onnx.export(_program(model, inputs), (), dynamo=True, verbose=False)
+            program = torch.onnx.export(program_of(model, inputs), (), dynamo=True, verbose=False)
     except ImportError as error:
         raise RunError(
             f"onnx needs more packages ({error}); install: pip install 'esper-grow[onnx]'"
@@ -92,8 +107,9 @@ def _silent_exporter() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _write_code(model: nn.Module, inputs: Rows, path: Path) -> None:
-    write_code(model, path.with_suffix(".py"), num_inputs=len(inputs))
+def _write_code(run: RunFolder, path: Path) -> None:
+    model, num_inputs = load_model(run), len(_example(run))
+    write_code(model, path.with_suffix(".py"), num_inputs=num_inputs, for_rows=prepares_rows(run))
 
 
 def _move(source: Path, folder: Path) -> list[Path]:
@@ -104,4 +120,4 @@ def _move(source: Path, folder: Path) -> list[Path]:
         raise DataError(f"cannot write into {folder}: {error.strerror}") from error
 
 
-_WRITERS: dict[str, Writer] = {"code": _write_code, "export": _write_export, "onnx": _write_onnx}
+_WRITERS: dict[str, Writer] = {"export": _write_export, "onnx": _write_onnx}

@@ -4,7 +4,7 @@ Never pickle.
 
 ``describe`` traces a network with ``torch.fx``; ``rebuild`` makes an equal one from the description and its
 weights. Only what fx records by itself may come back: layers of ``torch.nn``, functions that torch lets one
-override, operators, and methods of tensors.
+override and the operations that these are made of, operators, and methods of tensors.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 import torch
 from torch import Tensor, fx, nn
+from torch._ops import OpOverload
 from torch.overrides import get_overridable_functions
 
 from esper.errors import RunError
@@ -30,6 +31,7 @@ from esper.training.network import evaluating
 FUNCTIONS = (FunctionType, BuiltinFunctionType)
 HELD = "network"
 LITERALS = (bool, int, float, str)
+READS_FILES = {"aten.from_file.default", "aten.from_file.out"}
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -88,6 +90,11 @@ def describe(model: nn.Module, *, num_inputs: int = 1) -> Description:
             graph = _Tracer(model).trace(_holder(model, num_inputs))
     except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
         raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
+    return written(graph, model)
+
+
+def written(graph: fx.Graph, model: nn.Module) -> Description:
+    """The description of a graph of calls to parts of ``model``. Raises ``RunError`` for what is not of torch."""
     layers, weights, calls = {}, {}, []
     for node in graph.nodes:
         target = (
@@ -256,6 +263,8 @@ def _key(function: Callable[..., Any]) -> str:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
+    if isinstance(function, OpOverload):
+        return str(function)
     name = _key(function)
     if _functions().get(name) is not function:
         raise RunError(f"this network calls {name}, which is not a function of torch")
@@ -264,9 +273,17 @@ def _name_of(function: Callable[..., Any]) -> str:
 
 def _function(name: str) -> Callable[..., Any]:
     try:
-        return _functions()[name]
-    except KeyError:
+        return _operation(name) if name.startswith("aten.") else _functions()[name]
+    except (KeyError, AttributeError):
         raise RunError(f"{name} is not a function that a description may call") from None
+
+
+def _operation(name: str) -> Callable[..., Any]:
+    """``aten.add.Tensor``: one of the operations that torch's own functions are made of."""
+    operation = operator.attrgetter(name)(torch.ops)
+    if not isinstance(operation, OpOverload) or operation.namespace != "aten" or name in READS_FILES:
+        raise KeyError(name)
+    return operation
 
 
 def _encode(value: Any) -> Any:
@@ -278,10 +295,10 @@ def _encode(value: Any) -> Any:
             return {"node": value.name}
         case slice():
             return {"slice": [_encode(part) for part in (value.start, value.stop, value.step)]}
-        case torch.dtype() | torch.device():
-            return {
-                "dtype" if isinstance(value, torch.dtype) else "device": str(value).removeprefix("torch.")
-            }
+        case torch.device():
+            return {"device": str(value)}
+        case torch.dtype() | torch.layout() | torch.memory_format():
+            return {type(value).__name__: str(value).removeprefix("torch.")}
         case tuple():
             return {"tuple": [_encode(item) for item in value]}
         case list():
@@ -302,7 +319,7 @@ def _decode(value: Any, nodes: dict[str, fx.Node]) -> Any:
             return nodes[content]
         case "slice":
             return slice(*(_decode(part, nodes) for part in content))
-        case "dtype":
+        case "dtype" | "layout" | "memory_format":
             return vars(torch)[content]
         case "device":
             return torch.device(content)

@@ -20,9 +20,14 @@ def store_preparation(run: RunFolder, preparation: Preparation) -> None:
     checkpoint.write(run.path / FOLDER, msgspec.to_builtins(preparation))
 
 
+def prepares_rows(run: RunFolder) -> bool:
+    """Whether a run was trained on a table."""
+    return (run.path / FOLDER).is_dir()
+
+
 def load_preparation(run: RunFolder) -> Preparation:
     """How the table of a run was read. Raises ``RunError`` when it was not trained on a table."""
-    if not (run.path / FOLDER).is_dir():
+    if not prepares_rows(run):
         raise RunError(f"run {run.name} was not trained on a table; esper predict needs one that was")
     return msgspec.convert(checkpoint.read(run.path / FOLDER), Preparation)
 
