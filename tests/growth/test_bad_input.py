@@ -356,3 +356,28 @@ def test_a_loss_in_the_place_of_the_closure_is_refused() -> None:
     grower = loop.grow()
     with pytest.raises(ClosureError, match="needs a closure"):
         grower.step(torch.zeros(()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shared", ["model", "optimizer"])
+def test_a_second_grower_of_the_same_model_or_optimizer_is_refused_until_the_first_is_finished(
+    shared: str,
+) -> None:
+    loop, other = Loop(host("mlp")), Loop(host("mlp"))
+    first = loop.grow()
+    if shared == "model":
+        other.model = loop.model
+        other.optimizer = adamw(loop.model)
+    else:
+        other.optimizer = loop.optimizer
+        other.optimizer.add_param_group({"params": list(other.model.parameters())})
+    with pytest.raises(ConfigurationError, match=f"another Grower, not finished yet, grows this {shared}"):
+        other.grow()
+    first.finish()
+    other.grow()
+
+
+def test_a_grower_that_nobody_holds_any_more_is_no_hindrance() -> None:
+    loop = Loop(host("mlp"))
+    loop.grow()
+    loop.grower = None
+    loop.grow()

@@ -164,7 +164,9 @@ def test_a_path_that_could_not_be_left_out_whole_is_never_asked_for_its_cut(name
     if name == "mlp":
         loop.model.get_submodule(site).register_forward_hook(lambda *_: None)
     recipes = [MLP, Recipe.of("ffn", ratio=1.0)]
-    grower = loop.grow(judge=Lenient(cuts=True), recipes=recipes, sites=[site], budget=replace(ROOMY, grafts=1))
+    grower = loop.grow(
+        judge=Lenient(cuts=True), recipes=recipes, sites=[site], budget=replace(ROOMY, grafts=1)
+    )
     loop.run(40)
     assert "Attached" in kinds(grower)
     assert not [event for event in grower.history if isinstance(event, Judged) and event.kind == "cut"]

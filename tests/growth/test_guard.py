@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import torch
 from torch.optim import lr_scheduler
 
 from esper import Budget
+from esper.controller.judge import Verdict
+from esper.controller.rules import Pace
 from esper.events import RolledBack
 from esper.growth import checkpoint
 from esper.growth.guard import Guard, random_state, set_random_state
-from esper.surgery.graft import all_grafts
+from esper.surgery.graft import all_cuts, all_grafts
 from growth.loops import (
     MLP,
     RECIPES,
@@ -57,6 +60,10 @@ class Watched:
         self.states.append(training_state(self.loop))
         self.grower.step(lambda: self.loop.host.loss(self.loop.model, batch))
 
+    def run(self, steps: int) -> None:
+        for _ in range(steps):
+            self.step()
+
     def until(self, event: str, *, limit: int = 60) -> None:
         for _ in range(limit):
             if event in kinds(self.grower):
@@ -65,7 +72,7 @@ class Watched:
         pytest.fail(f"no {event} within {limit} steps")
 
     def poison(self) -> None:
-        ((_, graft),) = all_grafts(self.loop.model)
+        *_, (_, graft) = all_grafts(self.loop.model)
         with torch.no_grad():
             for parameter in graft.parameters():
                 parameter.fill_(float("nan"))
@@ -134,6 +141,80 @@ def test_the_run_goes_on_after_a_rollback_and_may_grow_again() -> None:
     assert watched.grower.size.params == sum(p.numel() for p in watched.loop.model.parameters())
 
 
+@dataclass(frozen=True)
+class CutsOnceRefused(Lenient):
+    """Accepts every graft, and every cut but the first ``refused``."""
+
+    refused: int = 0
+    asked: list[int] = field(default_factory=list)
+
+    def cut(self, *args: Any) -> Verdict:
+        self.asked.append(1)
+        return replace(super().cut(*args), accepted=len(self.asked) > self.refused)
+
+
+def cutting(*, refused: int) -> Watched:
+    times = Pace(start=3, sense=1, shadow=2, trial=2, rest=1, last=None)
+    options = {"judge": CutsOnceRefused(refused=refused), "controller": Script(num_trials=1, times=times)}
+    return Watched(host("mlp"), recipes=[MLP], budget=replace(ONE, grafts=1 + refused), **options)
+
+
+def test_a_cut_is_undone_with_the_graft_that_made_it_possible() -> None:
+    watched = cutting(refused=0)
+    watched.until("Cut")
+    watched.step()
+    watched.poison()
+    with pytest.warns(UserWarning, match="growth undone"):
+        watched.until("RolledBack")
+    watched.assert_undone()
+    assert watched.grower.size.params == sum(p.numel() for p in watched.loop.model.parameters())
+    assert watched.grower.size.macs == watched.grower.sites().macs
+    assert watched.grower.record == []
+
+
+def test_a_cut_beside_an_earlier_graft_is_undone_and_that_graft_stays() -> None:
+    watched = cutting(refused=1)
+    watched.until("Attached")
+    size = watched.grower.size
+    watched.until("Cut")
+    assert kinds(watched.grower).count("Attached") == 2
+    watched.poison()
+    with pytest.warns(UserWarning, match="growth undone"):
+        watched.until("RolledBack")
+    event = watched.grower.history[-1]
+    assert isinstance(event, RolledBack)
+    assert not difference(watched.states[event.to_step - 1], training_state(watched.loop))
+    assert watched.grower.size == size
+    assert len(all_grafts(watched.loop.model)) == 1
+    assert all_cuts(watched.loop.model) == set()
+
+
+def test_groups_that_are_added_while_the_guard_watches_outlive_a_rollback() -> None:
+    watched = Watched(host("mlp"))
+    watched.until("Attached")
+    other = torch.nn.Parameter(torch.ones(3))
+    other.grad = torch.ones(3)
+    watched.loop.optimizer.add_param_group({"params": [other]})
+    watched.loop.scheduler = None
+    watched.poison()
+    with pytest.warns(UserWarning, match="growth undone"):
+        watched.until("RolledBack")
+    *_, added = watched.loop.optimizer.param_groups
+    assert added["params"] == [other]
+    assert other not in watched.loop.optimizer.state
+
+
+def test_groups_that_are_taken_away_end_the_watch_with_a_warning() -> None:
+    watched = Watched(host("mlp"))
+    watched.loop.scheduler = None
+    watched.loop.optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    watched.until("Attached")
+    del watched.loop.optimizer.param_groups[-1]
+    with pytest.warns(UserWarning, match="taken out of the optimizer after a graft was attached"):
+        watched.run(Guard.EVERY)
+    assert watched.grower.state_dict()["guard"] is None
+
+
 def test_a_graft_that_behaves_is_watched_for_a_while_only() -> None:
     watched = Watched(host("mlp"))
     watched.until("Attached")
@@ -144,9 +225,13 @@ def test_a_graft_that_behaves_is_watched_for_a_while_only() -> None:
     assert "RolledBack" not in kinds(watched.grower)
 
 
-def test_a_rollback_after_a_resume_is_the_one_that_would_have_been(tmp_path: Path) -> None:
-    whole = Watched(host("mlp"), recipes=RECIPES)
-    whole.until("Attached")
+@pytest.mark.parametrize("after", ["Attached", "Cut"])
+def test_a_rollback_after_a_resume_is_the_one_that_would_have_been(after: str, tmp_path: Path) -> None:
+    def fresh() -> Watched:
+        return Watched(host("mlp"), recipes=RECIPES) if after == "Attached" else cutting(refused=1)
+
+    whole = fresh()
+    whole.until(after)
     whole.step()
     loop = whole.loop
     assert loop.average is not None
@@ -166,7 +251,7 @@ def test_a_rollback_after_a_resume_is_the_one_that_would_have_been(tmp_path: Pat
         whole.until("RolledBack")
 
     tree = checkpoint.read(tmp_path)
-    again = Watched(host("mlp"), recipes=RECIPES)
+    again = fresh()
     again.grower.load_state_dict(tree["growth"])
     for part in ("model", "average", "optimizer", "scheduler", "scaler"):
         vars(again.loop)[part].load_state_dict(tree[part])

@@ -207,13 +207,17 @@ def test_a_round_under_way_needs_the_recipes_and_sites_that_it_began_with(
     phase: str, options: dict[str, Any]
 ) -> None:
     loop = Loop(host("mlp"))
-    saved = loop.grow(controller=Script()).state_dict
-    loop.until(phase)
-    other = Loop(host("mlp")).grow(**options)
+    saved = loop.grow(controller=Script(), judge=Lenient())
+    loop.run(20).until(phase)
+    assert "Attached" in kinds(saved)
+    other = Loop(host("mlp"))
+    grower, before = other.grow(**options), structure(other.model)
     with pytest.raises(
         CheckpointError, match="which this grower does not offer: give Grower the recipes, sites"
     ):
-        other.load_state_dict(saved())
+        grower.load_state_dict(saved.state_dict())
+    assert structure(other.model) == before
+    assert (grower.record, grower.history, grower.phase) == ([], (), "rest")
 
 
 def test_finishing_a_run_that_was_stored_finished_does_nothing() -> None:

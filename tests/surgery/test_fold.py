@@ -66,7 +66,7 @@ def traces_of_ours(model: nn.Module) -> list[Any]:
         hooks = [*module._forward_hooks.values(), *module._forward_pre_hooks.values()]
         callables = [type(module), *hooks, *[value for value in vars(module).values() if callable(value)]]
         found += [value for value in callables if "esper" in f"{value.__module__}"]
-        found += [name for name in vars(module) if name == "graft_taps"]
+        found += [name for name in vars(module) if name.startswith("graft_taps")]
     return found
 
 

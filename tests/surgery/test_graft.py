@@ -443,3 +443,32 @@ def test_the_fast_path_of_torchs_encoder_neither_skips_a_graft_nor_stumbles_over
         with torch.no_grad():
             torch.testing.assert_close(encoder(x), encoder.train()(x))
         assert not torch.allclose(padded(encoder.eval()), before)
+
+
+class Early(nn.Module):
+    """Leaves before its second layer when asked to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.leave = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.one(torch.relu(x))
+        return hidden if self.leave else self.two(hidden)
+
+
+@pytest.mark.parametrize("attached", [True, False])
+def test_a_pass_that_never_reaches_a_spans_exit_leaves_no_tensor_behind(attached: bool) -> None:
+    model, port = Early(), Port("vector", (4,))
+    graft = awake(Site("two", port, port, "one"))
+    model.leave = True
+    x = torch.ones(2, 4, requires_grad=True)
+    if attached:
+        attach(model, graft)
+        model(x)
+    else:
+        with switched_on(model, [graft]):
+            model(x)
+    assert graft.tap is not None
+    assert graft.tap.value is None

@@ -5,7 +5,9 @@ The way of one growth, and the laws that hold on it, stand in ``docs/how-growth-
 
 from __future__ import annotations
 
+import gc
 import warnings
+import weakref
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
@@ -19,11 +21,11 @@ from esper.blueprints.catalogue import DEFAULT_RECIPES, fits
 from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
 from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
-from esper.events import AnyEvent, Attached, Folded, RolledBack
+from esper.events import AnyEvent, Folded, RolledBack
 from esper.growth.budget import Budget, Size
 from esper.growth.host import Evaluate, Host, Losses
 from esper.growth.optimizers import check_optimizer
-from esper.growth.phases import Over, Phase, Rest, begin, resume
+from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
 from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.training import Stateful, Training, inner
@@ -37,6 +39,7 @@ from esper.surgery.sites import SiteMap, discover
 from esper.surgery.trace import trace
 
 FORMAT = 1
+_growers: weakref.WeakSet[Grower] = weakref.WeakSet()
 
 
 class Grower:
@@ -63,6 +66,7 @@ class Grower:
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:
+        ConfigurationError: another Grower that is not finished grows this model, or adds to this optimizer.
         EvaluateError: ``evaluate`` returns a scalar, too few losses, or losses that are not finite.
         OptimizerError: an optimizer that cannot take new parameters.
         RecipeError: a recipe that is dead or explodes at birth, or none that fits any site.
@@ -88,6 +92,7 @@ class Grower:
     ) -> None:
         _check_types(evaluate, recipes)
         check_optimizer(optimizer, model)
+        _check_alone(model, optimizer)
         if total_steps is not None and total_steps < 1:
             raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
         companions = tuple(c for c in (scheduler, scaler) if c is not None)
@@ -120,6 +125,7 @@ class Grower:
         self._work = Work(setup)
         self._phase: Phase = Rest(self._work, setup.pace.start)
         self._folded = False
+        _growers.add(self)
 
     @property
     def history(self) -> tuple[AnyEvent, ...]:
@@ -212,13 +218,20 @@ class Grower:
         """Continue from `state_dict`, with the fresh model and optimizer that this grower was made with.
 
         Grafts are rebuilt and their parameters join the optimizer; *then* load the state dicts of model, optimizer and
-        scheduler. Raises CheckpointError when the state is of another format or another architecture.
+        scheduler. Raises CheckpointError, before anything is changed, when the state is of another format or another
+        architecture, or in the midst of trying what this grower does not offer.
         """
         self._check(state)
+        before = self._work.state_dict()
+        self._work.load_state_dict(state["work"])
+        try:
+            check_offered(self._work, state["phase"])
+        except CheckpointError:
+            self._work.load_state_dict(before)
+            raise
         self._phase.stop()
         record = state["work"]["record"]
         self._replay(record, state["guard"])
-        self._work.load_state_dict(state["work"])
         self._phase = resume(self._work, state["phase"])
         self._work.load_state_dict(state["work"])
         self._folded = any(op["op"] == "fold" for op in record)
@@ -263,14 +276,33 @@ class Grower:
             return
         self._phase.stop()
         work.guard.undo()
-        op = work.record.pop()
+        op = work.forget_latest()
         candidate = f"{site_of(op).name} {recipe_of(op)}"
         work.tally.refusals[candidate] = work.tally.refusals.get(candidate, 0) + 1
-        added = next(e for e in reversed(work.history) if isinstance(e, Attached))
-        work.grow(Size(-added.params, -added.macs))
         work.emit(RolledBack(step=work.tally.step, to_step=since, path=op["exit"], reason=reason))
         warnings.warn(f"growth undone: {reason}; the steps since {since} are lost", stacklevel=3)
         self._phase = begin(work, after_refusal(work))
+
+
+def _check_alone(model: nn.Module, optimizer: Optimizer) -> None:
+    """Two that put grafts into one model, or parameters into one optimizer, would undo each other's work."""
+    if not _rival(model, optimizer):
+        return
+    gc.collect()  # one that nobody holds any more may still be waiting for it
+    if shared := _rival(model, optimizer):
+        raise ConfigurationError(
+            f"another Grower, not finished yet, grows this {shared}: call its finish() first, or delete it; "
+            "two models that train together need an optimizer each"
+        )
+
+
+def _rival(model: nn.Module, optimizer: Optimizer) -> str:
+    """What an unfinished Grower of this process shares with the two; empty when none shares anything."""
+    for other in list(_growers):
+        training = other._work.setup.training
+        if not other.finished and (training.model is model or training.optimizer is optimizer):
+            return "model" if training.model is model else "optimizer"
+    return ""
 
 
 def _check_types(evaluate: object, recipes: Sequence[object] | None) -> None:

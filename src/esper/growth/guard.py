@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,62 +15,48 @@ import torch
 from torch import Tensor, nn
 
 from esper.growth.host import Host
-from esper.growth.optimizers import copied
+from esper.growth.optimizers import copied, state_of
 from esper.growth.training import Training, inner
-from esper.surgery.graft import Graft, detach, grafts_of
+from esper.surgery.graft import Graft, all_cuts, detach, grafts_of, undo_cuts
 from esper.surgery.isolation import remembered
 
 
+@dataclass
 class Snapshot:
     """Model, optimizer, scheduler, scaler, averages and random state at one step, bit for bit.
 
     The parameters present at the snapshot must still be the same objects when it is put back, and grafts attached
-    since must be gone.
+    since must be gone. Parameter groups that the optimizer was given since stay, without any state.
     """
 
-    def __init__(self, training: Training, step: int) -> None:
-        self.step = step
-        self._training = training
-        self._tensors = [t.detach().clone() for t in _tensors(training)]
-        self._attributes = [remembered(module) for module in (training.model, *training.averaged)]
-        self._groups = [_options(group) for group in training.optimizer.param_groups]
-        self._params = [list(group["params"]) for group in training.optimizer.param_groups]
-        self._states = [(p, copied(s)) for p, s in training.optimizer.state.items()]
-        self._companions = [copy.deepcopy(c.state_dict()) for c in training.companions]
-        self._random = random_state()
+    training: Training
+    step: int
+    tensors: list[Tensor]
+    attributes: list[Callable[[], None]]
+    groups: list[dict[str, Any]]
+    states: list[dict[str, Any]]
+    companions: list[dict[str, Any]]
+    random: dict[str, Any]
 
-    @torch.no_grad()
-    def restore(self) -> None:
-        """Put everything back to the bit."""
-        for put_back in self._attributes:
-            put_back()
-        for tensor, value in zip(_tensors(self._training), self._tensors, strict=True):
-            tensor.copy_(value)
-        for weight in self._training.model.parameters():
-            weight.grad = None
-        optimizer = self._training.optimizer
-        for group, options, params in zip(optimizer.param_groups, self._groups, self._params, strict=True):
-            group.update(copy.deepcopy(options))
-            group["params"][:] = params
-        optimizer.state.clear()
-        for parameter, state in self._states:
-            optimizer.state[parameter] = copied(state)
-        for companion, saved in zip(self._training.companions, self._companions, strict=True):
-            companion.load_state_dict(copy.deepcopy(saved))
-        set_random_state(self._random)
+    def __post_init__(self) -> None:
+        self._places = _tensors(self.training)
+        self._params = [list(group["params"]) for group in self.training.optimizer.param_groups]
+        self._cuts = [all_cuts(module) for module in _modules(self.training)]
 
-    def state_dict(self) -> dict[str, Any]:
-        """Plain data and tensors, in the order of the model's tensors and the optimizer's parameters."""
-        order = [p for params in self._params for p in params]
-        states = {id(p): s for p, s in self._states}
-        return {
-            "step": self.step,
-            "tensors": self._tensors,
-            "groups": self._groups,
-            "states": [states.get(id(p), {}) for p in order],
-            "companions": self._companions,
-            "random": self._random,
-        }
+    @classmethod
+    def taken(cls, training: Training, step: int) -> Snapshot:
+        """A snapshot of what is now."""
+        order = [p for group in training.optimizer.param_groups for p in group["params"]]
+        return cls(
+            training,
+            step,
+            tensors=[t.detach().clone() for t in _tensors(training)],
+            attributes=[remembered(module) for module in (training.model, *training.averaged)],
+            groups=[_options(group) for group in training.optimizer.param_groups],
+            states=state_of(training.optimizer, order),
+            companions=[copy.deepcopy(c.state_dict()) for c in training.companions],
+            random=random_state(),
+        )
 
     @classmethod
     def from_state(cls, training: Training, state: dict[str, Any]) -> Snapshot:
@@ -75,14 +64,46 @@ class Snapshot:
 
         Attributes of modules that are no buffers are not in it, as they are not in a model's state dict.
         """
-        snapshot = cls(training, int(state["step"]))
-        snapshot._tensors, snapshot._attributes = list(state["tensors"]), []
-        snapshot._groups = [dict(group) for group in state["groups"]]
-        order = [p for params in snapshot._params for p in params]
-        snapshot._states = [(p, dict(s)) for p, s in zip(order, state["states"], strict=True) if s]
-        snapshot._companions = list(state["companions"])
-        snapshot._random = state["random"]
-        return snapshot
+        return cls(training, attributes=[], **state)
+
+    @property
+    def is_of_other_groups(self) -> bool:
+        """Whether parameter groups that it knows have been taken out of the optimizer."""
+        return len(self.training.optimizer.param_groups) < len(self.groups)
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put everything back to the bit."""
+        for put_back in self.attributes:
+            put_back()
+        for module, cuts in zip(_modules(self.training), self._cuts, strict=True):
+            undo_cuts(module, keep=cuts)
+        for tensor, value in zip(self._places, self.tensors, strict=True):
+            tensor.copy_(value)
+        for weight in self.training.model.parameters():
+            weight.grad = None
+        self._restore_optimizer()
+        for companion, saved in zip(self.training.companions, self.companions, strict=True):
+            companion.load_state_dict(copy.deepcopy(saved))
+        set_random_state(self.random)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain data and tensors, in the order of the model's tensors and the optimizer's parameters."""
+        names = ("step", "tensors", "groups", "states", "companions", "random")
+        return {name: vars(self)[name] for name in names}
+
+    def _restore_optimizer(self) -> None:
+        optimizer = self.training.optimizer
+        known = zip(
+            optimizer.param_groups, self.groups, self._params, strict=False
+        )  # others were added since
+        for group, options, params in known:
+            group.update(copy.deepcopy(options))
+            group["params"][:] = params
+        optimizer.state.clear()
+        for parameter, state in zip(chain.from_iterable(self._params), self.states, strict=True):
+            if state:
+                optimizer.state[parameter] = copied(state)
 
 
 def random_state() -> dict[str, Any]:
@@ -115,7 +136,12 @@ def set_random_state(state: dict[str, Any]) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
 
 
-def _tensors(training: Training) -> Sequence[Tensor]:
+def _modules(training: Training) -> list[nn.Module]:
+    """The model and its averages: what grafts are attached to."""
+    return [training.model, *map(inner, training.averaged)]
+
+
+def _tensors(training: Training) -> list[Tensor]:
     modules = (training.model, *training.averaged)
     return [t for module in modules for t in (*module.parameters(), *module.buffers())]
 
@@ -151,16 +177,26 @@ class Guard:
         """Take the snapshot."""
         losses = self._host.losses()
         self._limit = float(losses.mean() + self.SIGMAS * losses.std())
-        self._snapshot = Snapshot(self._training, step)
+        self._snapshot = Snapshot.taken(self._training, step)
 
     def after_attach(self, exit_name: str) -> None:
         """Remember what to take out again: the latest graft at ``exit_name``, in the model and in its averages."""
-        modules = (self._training.model, *map(inner, self._training.averaged))
-        self._grafts = [(module, grafts_of(module, exit_name)[-1]) for module in modules]
+        self._grafts = [(module, grafts_of(module, exit_name)[-1]) for module in _modules(self._training)]
 
     def trouble(self, step: int) -> str | None:
-        """Why the latest attachment must be undone; ``None`` when all is well or nothing is watched."""
+        """Why the latest attachment must be undone; ``None`` when all is well or nothing is watched.
+
+        Warns, and watches no longer, when parameter groups were taken out of the optimizer meanwhile.
+        """
         if self._snapshot is None or (step - self._snapshot.step) % self.EVERY:
+            return None
+        if self._snapshot.is_of_other_groups:
+            warnings.warn(
+                f"parameter groups were taken out of the optimizer after a graft was attached at step "
+                f"{self._snapshot.step}: that can no longer be undone, and is not watched any more",
+                stacklevel=4,
+            )
+            self.dismiss()
             return None
         loss = float(self._host.losses().mean())
         if not loss <= self._limit:
@@ -170,7 +206,7 @@ class Guard:
         return None
 
     def undo(self) -> None:
-        """Take the graft out and put everything back as it was at the snapshot, to the bit."""
+        """Take the graft out and put everything back as it was at the snapshot, cuts since included, to the bit."""
         assert self._snapshot is not None
         for module, graft in self._grafts:
             detach(module, graft)

@@ -151,6 +151,15 @@ class Work:
         self.tally.params += added.params
         self.tally.macs += added.macs
 
+    def forget_latest(self) -> dict[str, Any]:
+        """Take the latest attachment, and every cut since, off the record and the books; the attachment's record."""
+        added = next(event for event in reversed(self.history) if isinstance(event, Attached))
+        self.tally.params, self.tally.macs = added.total_params - added.params, added.total_macs - added.macs
+        latest = max(i for i, op in enumerate(self.record) if op["op"] == "attach")
+        op = self.record[latest]
+        del self.record[latest:]
+        return op
+
     def judged(self, name: str, kind: str, verdict: Verdict) -> None:
         """Tell the verdict."""
         self.emit(Judged(step=self.tally.step, candidate=name, kind=kind, **vars(verdict)))

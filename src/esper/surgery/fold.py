@@ -322,7 +322,9 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[s
     vars(module)["forward"] = grown.forward
     left = _called(grown.graph)
     for name in called - left:
-        _remove(module, name, {o[len(name) + 1 :].partition(".")[0] for o in left if o.startswith(f"{name}.")})
+        _remove(
+            module, name, {o[len(name) + 1 :].partition(".")[0] for o in left if o.startswith(f"{name}.")}
+        )
     for name in read - _read_by(grown.graph):
         _forget(module, name)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,34 +20,7 @@ from esper.recipe import Recipe
 from esper.surgery.nested import on_padded
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output, with_first_output
-
-
-class Tap:
-    """Carries the input of a span's entry to the graft at its exit, within one forward pass.
-
-    Copies are empty: a tensor in flight belongs to the pass that made it.
-    """
-
-    def __init__(self) -> None:
-        self.value: Tensor | None = None
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        fresh = type(self)()
-        memo[id(self)] = fresh
-        return fresh
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"value": None}
-
-    def take(self) -> Tensor:
-        """The entry's input; the tap is empty afterwards. Raises SiteError when the entry was not called."""
-        value, self.value = self.value, None
-        if value is None:
-            raise SiteError(
-                "the exit of a span was called, or computed again under checkpointing, without its entry; "
-                "restrict growth with sites=[...]"
-            )
-        return value
+from esper.surgery.tap import Tap, add_tap, hooks_of_taps, remove_tap
 
 
 class Graft(nn.Module):
@@ -85,14 +58,6 @@ class Grafts(nn.ModuleList):
         self.handle: RemovableHandle | None = None
 
 
-class Taps:
-    """The taps that read the input of one entry module."""
-
-    def __init__(self) -> None:
-        self.taps: list[Tap] = []
-        self.handle: RemovableHandle | None = None
-
-
 def attach(model: nn.Module, graft: Graft) -> str:
     """Put ``graft`` into the live model and return its path, ``<exit>.grafts.<n>``.
 
@@ -105,7 +70,7 @@ def attach(model: nn.Module, graft: Graft) -> str:
     graft.train(exit_module.training)
     grafts.append(graft)
     if graft.tap is not None:
-        _add_tap(model.get_submodule(graft.site.entry), graft.tap)
+        add_tap(model, model.get_submodule(graft.site.entry), graft.tap)
     return f"{graft.site.exit}.grafts.{len(grafts) - 1}".lstrip(".")
 
 
@@ -117,7 +82,7 @@ def detach(model: nn.Module, graft: Graft) -> None:
         raise SiteError(f"no such graft at {graft.site.name}")
     del grafts[next(i for i, child in enumerate(grafts) if child is graft)]
     if graft.tap is not None:
-        _remove_tap(model.get_submodule(graft.site.entry), graft.tap)
+        remove_tap(model, model.get_submodule(graft.site.entry), graft.tap)
     if not grafts:
         if grafts.handle is not None:
             grafts.handle.remove()
@@ -140,6 +105,19 @@ def cut(model: nn.Module, exit_name: str) -> None:
     grafts.exclusive = True
 
 
+def all_cuts(model: nn.Module) -> set[str]:
+    """Names of the modules whose own path has been cut."""
+    return {name for name, _ in model.named_modules() if is_cut(model, name)}
+
+
+def undo_cuts(model: nn.Module, *, keep: set[str]) -> None:
+    """Every module that has been cut, except those to ``keep`` so, has its own path again."""
+    for name in all_cuts(model) - keep:
+        grafts = _grafts_of(model.get_submodule(name))
+        assert grafts is not None
+        grafts.exclusive = False
+
+
 def grafts_of(model: nn.Module, exit_name: str) -> list[Graft]:
     """The grafts attached at module ``exit_name``, in order of attachment."""
     grafts = _grafts_of(model.get_submodule(exit_name))
@@ -154,9 +132,9 @@ def is_cut(model: nn.Module, exit_name: str) -> bool:
 
 def hooks_of_users(module: nn.Module) -> set[int]:
     """Numbers of the forward hooks and pre-hooks of ``module`` that are not ours."""
-    grafts, taps = _grafts_of(module), module.__dict__.get("graft_taps")
-    ours = {own.handle.id for own in (grafts, taps) if own is not None and own.handle is not None}
-    return {*module._forward_hooks, *module._forward_pre_hooks} - ours
+    grafts = _grafts_of(module)
+    ours = set() if grafts is None or grafts.handle is None else {grafts.handle.id}
+    return {*module._forward_hooks, *module._forward_pre_hooks} - ours - hooks_of_taps(module)
 
 
 def all_grafts(model: nn.Module) -> list[tuple[str, Graft]]:
@@ -185,9 +163,8 @@ def switched_on(
     with ExitStack() as stack:
         for graft in grafts:
             if graft.tap is not None:
-                entry = model.get_submodule(graft.site.entry)
-                hook = partial(_fill, [graft.tap])
-                stack.callback(entry.register_forward_pre_hook(hook, with_kwargs=True).remove)
+                stack.callback(graft.tap.empty)
+                stack.callback(graft.tap.beside(model.get_submodule(graft.site.entry)).remove)
         exit_module = model.get_submodule(grafts[0].site.exit)
         run = partial(_run_beside, tuple(grafts), exclusive, detached)
         stack.callback(exit_module.register_forward_hook(run, with_kwargs=True).remove)
@@ -240,17 +217,6 @@ def _run_beside(
     return combine(output, first_input(args, kwargs), grafts, exclusive=exclusive, detached=detached)
 
 
-def _run_taps(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    taps = module.__dict__["graft_taps"]
-    _fill(taps.taps, module, args, kwargs)
-
-
-def _fill(taps: list[Tap], module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
-    x = first_input(args, kwargs)
-    for tap in taps:
-        tap.value = x
-
-
 def _grafts_of(module: nn.Module) -> Grafts | None:
     child = module._modules.get("grafts")
     return child if isinstance(child, Grafts) else None
@@ -263,21 +229,3 @@ def _make_grafts(module: nn.Module, site: Site) -> Grafts:
     module.add_module("grafts", grafts)
     grafts.handle = module.register_forward_hook(_run_attached, with_kwargs=True)
     return grafts
-
-
-def _add_tap(module: nn.Module, tap: Tap) -> None:
-    taps = module.__dict__.get("graft_taps")
-    if taps is None:
-        taps = Taps()
-        taps.handle = module.register_forward_pre_hook(_run_taps, with_kwargs=True)
-        module.__dict__["graft_taps"] = taps
-    taps.taps.append(tap)
-
-
-def _remove_tap(module: nn.Module, tap: Tap) -> None:
-    taps: Taps = module.__dict__["graft_taps"]
-    taps.taps = [other for other in taps.taps if other is not tap]
-    if not taps.taps:
-        if taps.handle is not None:
-            taps.handle.remove()
-        del module.__dict__["graft_taps"]

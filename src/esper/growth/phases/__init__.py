@@ -18,7 +18,7 @@ from esper.growth.phases.sense import Sense
 from esper.growth.phases.trim import Trim
 from esper.growth.work import Work
 
-__all__ = ["Over", "Phase", "Rest", "begin", "resume"]
+__all__ = ["Over", "Phase", "Rest", "begin", "check_offered", "resume"]
 
 
 def begin(work: Work, following: Next) -> Phase:
@@ -65,6 +65,11 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
             )
     phase.load_state_dict(dict(state))
     return phase
+
+
+def check_offered(work: Work, state: Mapping[str, Any]) -> None:
+    """Raises CheckpointError when `resume` would, for lack of a recipe or site; ``work`` must be as it was then."""
+    _candidates(work, (*state.get("candidates", ()), *state.get("contenders", ())))
 
 
 def _candidates(work: Work, names: Iterable[str]) -> list[Candidate]:

@@ -57,7 +57,6 @@ class Trim(Phase):
         self._take_trained_weights()
         for module in (host.model, *map(inner, self.work.setup.training.averaged)):
             cut(module, self._exit)
-        self.work.guard.dismiss()
         own = [name for name, _ in own_parameters(host.model, self._exit)]
         self._drop(sorted({*own, *host.unused()} - before), host.idle_macs() - idle)
 
