@@ -174,16 +174,31 @@ def test_a_table_is_trained_on_and_predicted_from(esper: Esper, tmp_path: Path) 
     assert code == 0
     assert "gradient-boosted" in out
     assert "'price' is taken for regression; --kind says otherwise" in err
-    (tmp_path / "new.csv").write_text("kind,x\na,3\nc,4\n")
+    (tmp_path / "new.csv").write_text("id,kind,x\n007,a,3\n008,c,4\n")
     code, out, err = esper("predict", "latest", tmp_path / "new.csv")
     assert code == 0
-    assert out.splitlines()[0] == "kind,x,price_predicted"
+    assert out.splitlines()[0] == "id,kind,x,price_predicted"
+    assert out.splitlines()[1].startswith("007,a,3,")
     assert "taken as 'other': c" in err
     assert esper("predict", "latest", tmp_path / "new.csv", "-o", tmp_path / "out.csv")[1].startswith("wrote")
     assert (tmp_path / "out.csv").read_text() == out
+    code, _, err = esper("predict", "latest", tmp_path / "new.csv", "-o", tmp_path / "none" / "out.csv")
+    assert (code, "cannot write" in err) == (1, True)
     (tmp_path / "new.csv").write_text("kind\na\n")
     code, _, err = esper("predict", "latest", tmp_path / "new.csv")
     assert (code, "lacks columns that the network was trained on: x" in err) == (1, True)
+
+
+def test_a_table_with_too_few_rows_to_judge_by_is_trained_without_growth_and_says_so(
+    esper: Esper, tmp_path: Path
+) -> None:
+    (tmp_path / "data.csv").write_text(f"x,kind,price\n{ROWS}\n")
+    code, out, err = esper("train", tmp_path / "data.csv", "--target", "price", "--steps", 20)
+    assert code == 0
+    reason = "12 held-out examples are too few to judge growth by; at least 30 are needed (a table of about 300 rows"
+    assert f"growth is off: {reason}" in err
+    assert f"Growth was off: {reason}" in out
+    assert json.loads(esper("show", "--json")[1])["settings"]["growth"] is False
 
 
 @pytest.mark.parametrize(

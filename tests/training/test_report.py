@@ -270,7 +270,7 @@ def test_an_ordinary_model_that_wins_is_said_to_win(
 def test_a_run_without_growth_does_not_claim_that_nothing_was_worth_it(tmp_path: Path) -> None:
     settings_ = _run()["settings"] | {"growth": False}
     text = _text(report.write_report(_write(tmp_path, _run() | {"settings": settings_}, [], [])))
-    assert "Growth was switched off: 88.1 % test accuracy" in text
+    assert "Growth was off: 88.1 % test accuracy" in text
     assert "the network is ahead" in text
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from esper.controller.judge import Judge
 from esper.errors import DataError
-from esper.training.csv_file import read_csv, write_csv
-from esper.training.preparation import MAX_CATEGORIES, Category, Number, Preparation, Table
-from esper.training.tables import table_task
+from esper.training.csv_file import read_csv, with_columns
+from esper.training.preparation import MAX_CATEGORIES, Category, Number, Preparation, Table, strays
+from esper.training.tables import ROWS_TO_GROW, Cut, table_task
 
 NUM_ROWS = 200
 
@@ -69,6 +70,12 @@ def test_the_test_rows_teach_nothing() -> None:
     assert other.preparation == task.preparation
     assert torch.equal(other.sets.train[0], task.sets.train[0])
     assert not torch.equal(other.sets.test.open()[0], task.sets.test.open()[0])
+
+
+def test_a_table_of_the_size_that_messages_name_is_the_smallest_that_can_grow() -> None:
+    enough = Judge().min_examples
+    assert len(Cut.draw(ROWS_TO_GROW, 0).held_out) == enough
+    assert len(Cut.draw(ROWS_TO_GROW - 2, 0).held_out) < enough
 
 
 def test_the_kind_is_inferred_and_can_be_said() -> None:
@@ -131,8 +138,9 @@ def test_new_tables_may_lack_no_column_and_hold_no_words_for_numbers() -> None:
     del table["year"], table["city"]
     with pytest.raises(DataError, match=r"lacks columns .*: year, city"):
         preparation.encode(table)
-    with pytest.raises(DataError, match="column area held numbers in training, but here there is 'big'"):
-        preparation.encode({**houses(), "area": words(*["big"] * NUM_ROWS)})
+    area = words("1", None, "big", *["2"] * (NUM_ROWS - 3))
+    with pytest.raises(DataError, match=r"held numbers .* 'big' \(1 of 200 values .* leave them empty"):
+        preparation.encode({**houses(), "area": area})
 
 
 def test_what_is_new_at_prediction_time_is_remarked() -> None:
@@ -223,9 +231,44 @@ def test_a_column_of_very_many_words_adds_few_inputs_or_none(num_words: int) -> 
     assert prepared(table, "b").width in {1, 1 + MAX_CATEGORIES + 1}
 
 
-def test_a_written_table_is_read_back(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    text = write_csv(path, {"a": np.array([1.0, 2.0]), "b": words("x,y", None)})
-    assert path.read_text() == text == 'a,b\n1.0,"x,y"\n2.0,\n'
-    with pytest.raises(DataError, match="cannot write"):
-        write_csv(tmp_path / "none" / "out.csv", {})
+def test_added_columns_leave_every_cell_as_it_stands(tmp_path: Path) -> None:
+    text = 'id,zip,big,note\n1,00123,9007199254740993,"x,y"\n2,,NA,true\n'
+    added = with_columns(file(tmp_path, text), {"price": np.array([1.5, 2.0])})
+    assert added == 'id,zip,big,note,price\n1,00123,9007199254740993,"x,y",1.5\n2,,NA,true,2.0\n'
+
+
+def test_a_decimal_comma_is_understood_and_kept_where_it_does_not_separate(tmp_path: Path) -> None:
+    path = file(tmp_path, "a;b;c\n1,5;x,y;3\n-2;z;\n;z;-,5\n")
+    table = read_csv(path)
+    np.testing.assert_array_equal(table["a"], [1.5, -2.0, np.nan])
+    np.testing.assert_array_equal(table["c"], [3.0, np.nan, -0.5])
+    assert table["b"].tolist() == ["x,y", "z", "z"]
+    assert with_columns(path, {"p": np.array([0.25, 1.0, 2.0])}).splitlines()[1] == "1,5;x,y;3;0,25"
+    assert read_csv(file(tmp_path, 'a,b\n"1,5",2\n'))["a"].tolist() == ["1,5"]
+
+
+def test_stray_words_among_numbers_are_noted_with_an_example() -> None:
+    ages = [str(20 + i % 50) for i in range(NUM_ROWS)]
+    ages[7] = ages[90] = "unknown"
+    table = {**houses(), "age": words(*ages)}
+    notes = " ".join(prepared(table).notes)
+    assert (
+        "column age is taken for words: it holds numbers, and 2 × something else, such as 'unknown'" in notes
+    )
+    assert "write ?" in notes
+    assert "column city" not in notes
+    many = {**houses(), "age": words(*map(str, range(NUM_ROWS - 1)), "unknown")}
+    for options in ({}, {"kind": "regression"}):
+        with pytest.raises(DataError, match="such as 'unknown'"):
+            table_task(
+                {**houses(), "age": words(*map(str, range(NUM_ROWS - 1)), "unknown")},
+                "age",
+                name="t",
+                **options,
+            )
+
+
+def test_a_column_of_words_in_which_some_are_numbers_is_no_column_of_numbers() -> None:
+    assert strays(words("a", "b", "3")) == []
+    assert strays(words("1", "2", None, "b")) == ["b"]
+    assert strays(np.array([1.0])) == []

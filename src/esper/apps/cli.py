@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from esper.errors import EsperError
+from esper.errors import DataError, EsperError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -114,14 +114,17 @@ def predict(
 
     esper predict latest new_houses.csv -o predicted.csv
     """
-    from esper.training.csv_file import read_csv, write_csv
+    from esper.training.csv_file import read_csv, with_columns
     from esper.training.prediction import predict as predict_rows
 
     columns, remarks = predict_rows(_find(run), read_csv(table, encoding=encoding))
     for remark in remarks:
         typer.echo(f"note: {remark}", err=True)
-    text = write_csv(output, columns)
-    typer.echo(f"wrote {output}" if output else text, nl=output is not None)
+    text = with_columns(table, columns, encoding=encoding)
+    if output is None:
+        return typer.echo(text, nl=False)
+    _write(output, text)
+    return typer.echo(f"wrote {output}")
 
 
 @app.command()
@@ -224,6 +227,13 @@ def _find(name: str) -> Any:
 def _absolute(source: str) -> str:
     path = Path(source)
     return str(path.absolute()) if path.suffix and path.exists() else source
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _print_json(value: Any) -> None:

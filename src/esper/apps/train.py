@@ -81,6 +81,8 @@ def _shown(trainer: Trainer, *, quiet: bool) -> Iterator[None]:
 
         for note in trainer.task.preparation.notes if trainer.task.preparation else ():
             display.note(note)
+        if record.growth_off:
+            display.note(f"growth is off: {record.growth_off}")
         trainer.listen(show)
         yield
 

@@ -1,8 +1,10 @@
-"""Reads and writes tables as comma-separated files. The only file that knows pandas."""
+"""Reads and writes tables as files of separated values. The only file that knows pandas."""
 
 from __future__ import annotations
 
 import csv
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ SEPARATORS = ",;\t|"
 MISSING = ("?", ".", "-")
 """Taken for a missing value, beside an empty field and what pandas takes for one (NA, NaN, null, None, n/a, …)."""
 
+DECIMAL_COMMA = re.compile(r"[+-]?(\d+(,\d*)?|,\d+)([eE][+-]?\d+)?")
 TRUTHS = {"true": "True", "TRUE": "True", "false": "False", "FALSE": "False"}
 """As pandas writes a column that holds nothing else; one that does must not be read in another way."""
 
@@ -23,7 +26,8 @@ TRUTHS = {"true": "True", "TRUE": "True", "false": "False", "FALSE": "False"}
 def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
     """The table in a file with a header line.
 
-    Separator ``,`` ``;`` tab or ``|``, whichever the header has most of. ``?``, ``.`` and ``-`` are missing values too.
+    Separator ``,`` ``;`` tab or ``|``, whichever the header has most of; where it is not the comma, numbers may have
+    one for a decimal point. ``?``, ``.`` and ``-`` are missing values too.
 
     Raises ``DataError``, which names the line, for ragged rows, no rows, unnamed or repeated columns and
     bytes that are not of ``encoding``.
@@ -37,18 +41,19 @@ def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     except (pd.errors.ParserError, csv.Error) as error:
         raise DataError(f"{path} is not a table of separated values: {error}") from error
-    return {str(name): _column(frame[name]) for name in frame.columns}
+    has_commas = separator != ","
+    return {str(name): _column(frame[name], has_commas=has_commas) for name in frame.columns}
 
 
-def write_csv(path: Path | None, table: Table) -> str:
-    """``table`` as text, also written to ``path`` if there is one. Raises ``DataError`` when it cannot be."""
-    text = str(pd.DataFrame(dict(table)).to_csv(index=False))
-    if path is not None:
-        try:
-            path.write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"cannot write {path}: {error.strerror}") from error
-    return text
+def with_columns(source: Path, columns: Table, *, encoding: str = "utf-8") -> str:
+    """The table in file ``source`` as text, every cell as it stands there, with ``columns`` added.
+
+    New numbers have a decimal comma where those of the file have one.
+    """
+    separator = _check_shape(source, encoding)
+    frame = pd.read_csv(source, sep=separator, encoding=encoding, dtype=str, keep_default_na=False)
+    has_commas = separator != "," and any(frame[name].str.fullmatch(r"[+-]?\d*,\d+").any() for name in frame)
+    return str(frame.assign(**columns).to_csv(index=False, sep=separator, decimal="," if has_commas else "."))
 
 
 def _check_shape(path: Path, encoding: str) -> str:
@@ -83,11 +88,13 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise DataError(f"{path} has a column without a name in its header")
 
 
-def _column(values: Any) -> Column:
+def _column(values: Any, *, has_commas: bool) -> Column:
     if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
         return np.asarray(values.to_numpy(dtype=np.float64, na_value=np.nan))
     words = np.empty(len(values), dtype=object)
     words[:] = [None if pd.isna(value) else TRUTHS.get(str(value), str(value)) for value in values]
+    if has_commas and all(word is None or DECIMAL_COMMA.fullmatch(word) for word in words):
+        return np.array([math.nan if word is None else float(word.replace(",", ".")) for word in words])
     return words
 
 

@@ -33,8 +33,9 @@ def load_preparation(run: RunFolder) -> Preparation:
 
 
 def predict(run: RunFolder, table: Table) -> tuple[dict[str, Column], list[str]]:
-    """``table`` with column ``<target>_predicted`` (and ``_probability`` for classes), and remarks in
-    words.
+    """Column ``<target>_predicted`` (and ``_probability`` for classes) for ``table``, and remarks in words.
+
+    Numbers have seven figures, which is what the network computes with.
     """
     preparation = load_preparation(run)
     inputs = preparation.encode(table)
@@ -44,8 +45,10 @@ def predict(run: RunFolder, table: Table) -> tuple[dict[str, Column], list[str]]
     with torch.no_grad():
         outputs = model(torch.from_numpy(inputs))
     name = preparation.target.name
-    columns = {**table, f"{name}_predicted": preparation.target.decode(outputs.numpy())}
-    if preparation.target.kind == "classification":
-        best = outputs.double().softmax(dim=1).max(dim=1).values.numpy()
-        columns[f"{name}_probability"] = np.round(best, 4)
+    predicted = preparation.target.decode(outputs.numpy())
+    if preparation.target.kind == "regression":
+        predicted = np.array([float(f"{value:.7g}") for value in predicted])
+        return {f"{name}_predicted": predicted}, preparation.remarks(table)
+    best = outputs.double().softmax(dim=1).max(dim=1).values.numpy()
+    columns = {f"{name}_predicted": predicted, f"{name}_probability": np.round(best, 4)}
     return columns, preparation.remarks(table)

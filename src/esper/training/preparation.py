@@ -183,6 +183,24 @@ def is_words(values: Column) -> bool:
     return values.dtype == object
 
 
+def is_number(word: str) -> bool:
+    """Whether a word can be read as a number."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def strays(values: Column) -> list[str]:
+    """Words that stand in a column which for the most part holds numbers; none in any other column."""
+    if not is_words(values):
+        return []
+    known = [value for value in values if value is not None]
+    words = [value for value in known if not is_number(value)]
+    return words if 2 * len(words) < len(known) else []
+
+
 def num_different(values: Sequence[Any] | Column) -> int:
     """Number of different values, missing ones not counted."""
     return len({value for value in values if value is not None and value == value})
@@ -194,10 +212,13 @@ def _typed(column: Number | Category, table: Table) -> Column:
         return values if is_words(values) else np.array([_label_or_none(v) for v in values], dtype=object)
     if not is_words(values):
         return values
-    example = next((value for value in values if value is not None), None)
-    if example is None:
-        return np.full(len(values), np.nan)
-    raise DataError(f"column {column.name} held numbers in training, but here there is {example!r}")
+    strange = [value for value in values if value is not None and not is_number(value)]
+    if not strange:
+        return np.array([np.nan if value is None else float(value) for value in values])
+    raise DataError(
+        f"column {column.name} held numbers in training, but here there is {strange[0]!r} ({len(strange):,} of "
+        f"{len(values):,} values are no numbers); mend them, or leave them empty: a missing value is understood"
+    )
 
 
 def _label_or_none(value: float) -> str | None:

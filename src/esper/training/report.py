@@ -165,9 +165,7 @@ def headline(run: Record, events: Sequence[facts.AnyEvent], reached: int) -> str
         return f"{state} at step {reached:,} of {run.total_steps:,}: {number} so far."
     score = f"{amount(result.test, result.metric)} test {result.metric} with {result.params_end:,} parameters"
     if not grafts:
-        return (
-            f"{'Nothing was worth growing' if run.settings.growth else 'Growth was switched off'}: {score}."
-        )
+        return f"{'Nothing was worth growing' if run.settings.growth else 'Growth was off'}: {score}."
     return f"{number.capitalize()} earned {'their' if grafts > 1 else 'its'} keep: {score}."
 
 
@@ -177,6 +175,7 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
     refused = sum(isinstance(fact, facts.Refused) for fact in events)
     proposals = "proposal was" if refused == 1 else "proposals were"
     return [
+        *([f"Growth was off: {run.growth_off}."] if run.growth_off else []),
         *(_bought(graft, events) for graft in grafts[:3]),
         *([f"{len(grafts) - 3} more followed."] if len(grafts) > 3 else []),
         *(_taken_out(change) for change in standing(events) if isinstance(change, facts.Cut)),

@@ -69,7 +69,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``. Fields that are not known yet are ``None``."""
+    """``run.json``. Fields that are not known yet are ``None``.
+
+    ``growth_off`` says why a run that was to grow trains its network as it is.
+    """
 
     id: str
     task: str
@@ -82,6 +85,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     total_steps: int
     metric: str
     direction: str
+    growth_off: str | None = None
     result: Result | None = None
     network_before: list[Layer] | None = None
     network_after: list[Layer] | None = None

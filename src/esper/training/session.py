@@ -6,12 +6,15 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import msgspec
 import torch
 
+from esper.controller.judge import Judge
 from esper.errors import CheckpointError, RunError
 from esper.training.prediction import store_preparation
 from esper.training.run import RunFolder, Settings, new_record
 from esper.training.source import make_task
+from esper.training.tables import ROWS_TO_GROW
 from esper.training.task import Task
 from esper.training.trainer import Trainer
 
@@ -22,8 +25,12 @@ def begin(settings: Settings, home: Path) -> Trainer:
     """A trainer in a new run folder. Raises before anything is trained when task or folder cannot be had."""
     torch.set_num_threads(settings.threads)
     task = make_task(settings)
+    reason = _why_not_grow(task) if settings.growth else None
+    if reason is not None:
+        settings = msgspec.structs.replace(settings, growth=False)
     record = new_record(
         settings,
+        growth_off=reason,
         task=task.name,
         versions=versions(),
         data_hash=task.sets.sha256(),
@@ -56,6 +63,17 @@ def resume(run: RunFolder) -> Trainer:
         trainer.restore()
     run.change(status="running")
     return trainer
+
+
+def _why_not_grow(task: Task) -> str | None:
+    """Nothing can be judged on a handful of rows; the network is trained all the same."""
+    found, needed = task.sets.sizes["held-out"], Judge().min_examples
+    if found >= needed:
+        return None
+    advice = f"a table of about {ROWS_TO_GROW} rows has them" if task.preparation else "hold out more"
+    return (
+        f"{found} held-out examples are too few to judge growth by; at least {needed} are needed ({advice})"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -27,10 +27,14 @@ from esper.training.preparation import (
     is_words,
     label_of,
     num_different,
+    strays,
 )
 from esper.training.task import Task
 
 MIN_ROWS = 50
+ROWS_TO_GROW = 300
+"""Of which ``Cut.draw`` holds out as many as the judge asks for."""
+
 MAX_CLASSES_OF_NUMBERS = 10
 MAX_CLASSES = 1_000
 HIDDEN_UNITS = 8
@@ -129,6 +133,7 @@ def _prepare(table: Table, target: str, kind: Kind, cut: Cut, notes: list[str]) 
     for name in table:
         if name == target:
             continue
+        notes += _on_strays(name, table[name])
         reason = _reason_to_drop(name, table[name][cut.train])
         if reason:
             notes.append(f"column {name} is left out: {reason}")
@@ -138,6 +143,16 @@ def _prepare(table: Table, target: str, kind: Kind, cut: Cut, notes: list[str]) 
     if not columns:
         raise DataError(f"no column is left to predict {target!r} from: {'; '.join(notes)}")
     return Preparation(tuple(columns), _target(target, kind, table[target], cut), tuple(notes))
+
+
+def _on_strays(name: str, values: Column) -> list[str]:
+    found = strays(values)
+    if not found:
+        return []
+    return [
+        f"column {name} is taken for words: it holds numbers, and {len(found):,} × something else, such as "
+        f"{found[0]!r}; leave those fields empty (or write ?) if they are missing values"
+    ]
 
 
 def _reason_to_drop(name: str, values: Column) -> str | None:
@@ -155,7 +170,8 @@ def _target(name: str, kind: Kind, values: Column, cut: Cut) -> Target:
     if kind == "classification":
         return Target(name, kind, _classes(name, values))
     if is_words(values):
-        raise DataError(f"{name!r} holds words such as {values[0]!r}; regression needs numbers")
+        example = next(iter(strays(values)), values[0])
+        raise DataError(f"{name!r} holds words such as {example!r}; regression needs numbers")
     if not np.isfinite(values).all():
         raise DataError(f"{name!r} holds infinite numbers; mend or remove those rows")
     train = values[cut.train]
@@ -170,7 +186,12 @@ def _classes(name: str, values: Column) -> tuple[str, ...]:
     if len(classes) < 2:
         raise DataError(f"{name!r} is {classes[0]!r} in every row; at least two classes are needed")
     if len(classes) > min(MAX_CLASSES, len(values) // 2):
+        found = strays(values)
         advice = "choose another target" if is_words(values) else "use --kind regression"
+        if found:
+            advice = (
+                f"{len(found):,} × no number, such as {found[0]!r}: mend those rows, or leave the field empty"
+            )
         raise DataError(f"{name!r} has {len(classes):,} classes in {len(values):,} rows; {advice}")
     return classes
 

@@ -63,7 +63,7 @@ def told(event: AnyEvent) -> str | None:
 
 def _growth(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:
     if not record.settings.growth:
-        yield "Growth was switched off."
+        yield f"Growth was off: {record.growth_off}." if record.growth_off else "Growth was switched off."
     elif not any(isinstance(event, Attached) for event in events):
         yield "Nothing grew: no candidate proved its worth on held-out data."
     gains = {event.candidate: event for event in events if isinstance(event, Judged) and event.accepted}
