@@ -26,6 +26,9 @@ class Settings(BaseSettings):
     home: Path | None = None
     """Folder that holds everything of a project. Unset: the nearest .esper upwards, else a new one here."""
 
+    memory_url: str | None = None
+    """Where the memory is: a file, or ``sqlite:///<file>``. Unset: ``memory.db`` in the project's folder."""
+
 
 def project_home() -> Path:
     """The project's folder: ``ESPER_HOME``, else the nearest ``.esper`` upwards, else ``.esper`` made here.

@@ -1,0 +1,130 @@
+"""What happens when an episode ends: score, credit, reflection, patterns and trust, in one transaction.
+
+Does not know where episodes come from, nor how they are recalled.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from esper.errors import EpisodeError
+from esper.memory.learning.credit import credit
+from esper.memory.learning.induce import MIN_EPISODES, context_words, induce
+from esper.memory.learning.merge import used
+from esper.memory.learning.reflection import Reflect, reflect
+from esper.memory.learning.score import score
+from esper.memory.records import Episode, Feedback, Item, Lesson, Outcome
+from esper.memory.redaction import Redactor
+from esper.memory.stores.store import Effort, SearchText, Store
+
+LEARNED_STEPS: Final = 1_000
+"""Of a longer episode the last so many steps are learned from."""
+SIMILAR: Final = 32
+_DETAIL: Final = 4_000
+
+
+class Learning(msgspec.Struct, frozen=True, kw_only=True):
+    """How the memory learns: ``min_episodes`` distinct ones make a pattern; ``reflect`` writes the reflection."""
+
+    min_episodes: int = MIN_EPISODES
+    reflect: Reflect = reflect
+
+
+class Completion:
+    """Ends episodes. One call is one transaction: all of it is there afterwards, or nothing."""
+
+    def __init__(self, store: Store, redact: Redactor, learning: Learning) -> None:
+        self._store = store
+        self._redact = redact
+        self._learning = learning
+
+    def complete(self, id: str, outcome: Outcome, at: int) -> Episode:
+        """The episode as it is now: with its last steps, score, credit and reflection.
+
+        Raises:
+            EpisodeError: it is not open, or not there.
+        """
+        outcome = self._redact(outcome)
+        with self._store.transaction():
+            done = self._redact(self._judged(self._ended(id, at), outcome))
+            self._store.episodes.finish(done)
+            self._store.items.add([(_item_of(done), _words_of(done))])
+            induce(self._store, done, outcome.reward, min_episodes=self._learning.min_episodes)
+            self._settle(done, outcome)
+            self._store.touch(done.namespace)
+        return done
+
+    def abandon(self, id: str, at: int) -> Episode:
+        """Give an open episode up: nothing is learned from it."""
+        with self._store.transaction():
+            ended = msgspec.structs.replace(self._ended(id, at), state="abandoned")
+            self._store.episodes.finish(ended)
+        return ended
+
+    def _ended(self, id: str, at: int) -> Episode:
+        found = self._store.episodes.get([id], steps=False).get(id)
+        if found is None:
+            raise EpisodeError(f"there is no episode {id}")
+        steps = tuple(self._store.episodes.tail(id, LEARNED_STEPS))
+        number = steps[-1].number if steps else 0
+        ended = max(at, found.started)
+        return msgspec.structs.replace(found, state="completed", ended=ended, steps=steps, num_steps=number)
+
+    def _judged(self, episode: Episode, outcome: Outcome) -> Episode:
+        similar = self._store.episodes.efforts(episode, SIMILAR)
+        judged = msgspec.structs.replace(
+            episode,
+            outcome=outcome,
+            score=score(outcome, episode.steps, _effort(episode), similar),
+            credit=credit(episode.steps, outcome.reward),
+        )
+        return msgspec.structs.replace(judged, reflection=self._learning.reflect(judged, outcome))
+
+    def _settle(self, episode: Episode, outcome: Outcome) -> None:
+        """What was used in the episode earns or loses trust by how the episode ended."""
+        at = episode.ended or 0
+        for told in self._store.exposures.pending(episode.id):
+            settle(self._store, msgspec.structs.replace(told, reward=outcome.reward, at=at))
+
+
+def settle(store: Store, told: Feedback) -> None:
+    """Note a use and, where its reward is known, let the item earn or lose trust. Runs in the caller's transaction."""
+    store.exposures.use([told])
+    item = store.items.get([told.item]).get(told.item)
+    if item is not None and told.reward is not None:
+        store.items.update([used(item, told.reward, told.at)])
+
+
+def _effort(episode: Episode) -> Effort:
+    seconds = ((episode.ended or episode.started) - episode.started) / 1e9
+    return Effort(episode.num_steps, seconds, sum(step.tokens or 0 for step in episode.steps))
+
+
+def _item_of(episode: Episode) -> Item:
+    ended = episode.ended or episode.started
+    reward = episode.outcome.reward if episode.outcome else 0.0
+    return Item(
+        id=episode.id,
+        kind="episode",
+        lesson=Lesson(text=episode.task),
+        namespace=episode.namespace,
+        task_type=episode.task_type,
+        domain=episode.domain,
+        created=ended,
+        touched=ended,
+        score=episode.score.total if episode.score else None,
+        successes=reward,
+        failures=1.0 - reward,
+        occurrences=1,
+    )
+
+
+def _words_of(episode: Episode) -> SearchText:
+    told = episode.reflection
+    parts = [f"{step.tool} {step.action} {step.error or ''}" for step in episode.steps]
+    lines = [*parts, *told.worked, *told.failed] if told else parts
+    reason = episode.outcome.reason if episode.outcome else ""
+    detail = " ".join([reason, *dict.fromkeys(lines)])[:_DETAIL]
+    return SearchText(title=episode.task, context=context_words(episode), detail=detail)

@@ -1,0 +1,1 @@
+"""What is learned when an episode ends: pure functions over records. Knows no store."""

@@ -1,0 +1,29 @@
+"""What each step was worth: the end's reward handed back to the steps. Knows nothing of other episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from esper.memory.records import Step
+
+DISCOUNT: Final = 0.9
+_BLAME: Final = 0.5
+"""How directly an ordinary step is answerable for the end."""
+
+
+def credit(steps: Sequence[Step], reward: float) -> tuple[float, ...]:
+    """The value of each step in [-1, 1]: ``V_T = R``, ``V_t = a_t R + (1 - a_t) g V_(t+1)``, with R = 2 reward - 1.
+
+    A step with an error answers fully for a bad end (a = 1) and not at all for a good one (a = 0).
+    """
+    end = 2.0 * reward - 1.0
+    erred = 0.0 if end > 0 else 1.0
+    values: list[float] = []
+    value = end
+    for place, step in enumerate(reversed(steps)):
+        share = _BLAME if step.error is None else erred
+        if place:
+            value = share * end + (1.0 - share) * DISCOUNT * value
+        values.append(value)
+    return tuple(reversed(values))

@@ -1,0 +1,133 @@
+"""Patterns from what episodes share: begun at N distinct ones, merged ever after. Knows no kind by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Final
+
+import msgspec
+
+from esper.memory.identity import new_id
+from esper.memory.learning.antipatterns import antipatterns
+from esper.memory.learning.approaches import approaches
+from esper.memory.learning.decisions import decisions
+from esper.memory.learning.merge import rewarded, seen
+from esper.memory.learning.observation import MAX_OBSERVATIONS, Observation
+from esper.memory.learning.recoveries import recoveries
+from esper.memory.learning.sequences import sequences
+from esper.memory.records import Episode, Item
+from esper.memory.stores.store import SearchText, Sighting, Store
+
+KINDS: Final[tuple[Callable[[Episode, float], Iterator[Observation]], ...]] = (
+    sequences,
+    decisions,
+    recoveries,
+    approaches,
+    antipatterns,
+)
+MIN_EPISODES: Final = 2
+
+
+def observe(episode: Episode, reward: float) -> dict[int, Observation]:
+    """What an ended episode shows, by signature; at most ``MAX_OBSERVATIONS`` distinct ones of each kind."""
+    found: dict[int, Observation] = {}
+    for kind in KINDS:
+        fresh = _distinct(kind(episode, reward), episode.namespace)
+        for signature, observation in islice(fresh, MAX_OBSERVATIONS):
+            found[signature] = observation
+    return found
+
+
+def _distinct(observations: Iterator[Observation], namespace: str) -> Iterator[tuple[int, Observation]]:
+    met: set[tuple[object, ...]] = set()
+    for observation in observations:
+        key = (observation.scope, observation.condition, observation.actions)
+        if key not in met:
+            met.add(key)
+            yield observation.signature(namespace), observation
+
+
+def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int = MIN_EPISODES) -> None:
+    """Note what the episode shows, merge it into the patterns that are there, and begin those seen often enough.
+
+    Costs look-ups by signature, however many episodes there are. Runs inside the completion's transaction.
+    """
+    observed = observe(episode, reward)
+    if not observed:
+        return
+    known = store.items.signed(list(observed))
+    counted = {sign: one for sign, one in observed.items() if sign in known or not one.counter}
+    rows = [Sighting(sign, one.first, one.last, one.reward) for sign, one in counted.items()]
+    store.sightings.add(episode.id, rows)
+    _merge(store, episode, known, counted)
+    counts = store.sightings.counts([sign for sign in counted if sign not in known])
+    begun = [sign for sign, count in counts.items() if count >= min_episodes]
+    store.items.add([_begin(store, episode, sign, counted[sign]) for sign in begun])
+
+
+def _merge(store: Store, episode: Episode, known: dict[int, Item], observed: dict[int, Observation]) -> None:
+    now = _now(episode)
+    merged = [seen(item, observed[sign].reward, now) for sign, item in known.items()]
+    store.items.update(merged)
+    for sign, item in known.items():
+        if observed[sign].instead and not item.lesson.instead:
+            lesson = observed[sign].lesson(episode)
+            store.items.rewrite(msgspec.structs.replace(item, lesson=lesson), _words(episode, lesson.text))
+
+
+def _begin(store: Store, episode: Episode, signature: int, one: Observation) -> tuple[Item, SearchText]:
+    now = _now(episode)
+    lesson = one.lesson(episode)
+    item = Item(
+        id=new_id(now),
+        kind="pattern",
+        pattern=one.kind,
+        signature=signature,
+        lesson=lesson,
+        namespace=episode.namespace,
+        task_type=episode.task_type if one.scope else "",
+        domain=episode.domain if one.scope else "",
+        created=now,
+        touched=now,
+    )
+    return _with_evidence(store, item), _words(episode, lesson.text)
+
+
+def _with_evidence(store: Store, item: Item) -> Item:
+    assert item.signature is not None
+    for evidence in store.sightings.evidence(item.signature, 1_000):
+        item = rewarded(item, evidence.reward, item.touched, weight=1.0, occurrences=item.occurrences + 1)
+    return item
+
+
+def _words(episode: Episode, text: str) -> SearchText:
+    return SearchText(title=text, context=context_words(episode), detail=episode.task)
+
+
+def context_words(episode: Episode) -> str:
+    """The situation and tags as words to search."""
+    return " ".join([*map(str, episode.situation.values()), *episode.tags])
+
+
+def _now(episode: Episode) -> int:
+    return episode.ended or episode.started
+
+
+def relearn(store: Store, signatures: Sequence[int], *, min_episodes: int = MIN_EPISODES) -> None:
+    """Count patterns anew from the evidence that is left; those without enough of it are erased."""
+    for signature, item in store.items.signed(signatures).items():
+        left = store.sightings.counts([signature]).get(signature, 0)
+        if left < min_episodes:
+            store.items.forget([item.id])
+        else:
+            store.items.update([_recounted(store, item)])
+
+
+def _recounted(store: Store, item: Item) -> Item:
+    bare = msgspec.structs.replace(item, successes=0.0, failures=0.0, occurrences=0, state="active")
+    counted = _with_evidence(store, bare)
+    for told in store.exposures.rewards(item.id):
+        reward = told.reward or 0.0
+        counted = rewarded(counted, reward, counted.touched, weight=2.0, occurrences=counted.occurrences)
+    return counted

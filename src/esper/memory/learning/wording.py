@@ -1,0 +1,71 @@
+"""How steps, errors and situations are named, so that the same thing has the same name. Knows no pattern."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from esper.memory.records import Episode, Step
+
+_WORDS: Final = 12
+_LENGTH: Final = 160
+_VARIABLE = re.compile(
+    r"""
+    (?P<quoted>"[^"]{1,200}"|'[^']{1,200}'|`[^`]{1,200}`)
+    | (?P<path>(?:[a-z]:)?(?:[\w.~-]+)?(?:[/\\][\w.@~-]+)+)
+    | (?P<hex>0x[0-9a-f]+|\b(?=[a-f]*\d)[0-9a-f-]{8,}\b)
+    | (?P<number>\d+(?:[.,:]\d+)*)
+    """,
+    re.VERBOSE,
+)
+
+
+def normalised(text: str, *, words: int = _WORDS) -> str:
+    """Lower case, one line, at most ``words`` words; numbers, paths, quotes and hex become a word for it."""
+    line = text.strip().partition("\n")[0][:_LENGTH].lower()
+    return " ".join(_VARIABLE.sub(_kind_of, line).split()[:words])
+
+
+def _kind_of(match: re.Match[str]) -> str:
+    return f"<{match.lastgroup}>"
+
+
+def error_signature(error: str) -> str:
+    """What two occurrences of an error share: the last line of a traceback, else the first line, normalised."""
+    lines = error.strip().splitlines()
+    line = lines[-1] if lines and lines[0].startswith("Traceback") else (lines or [""])[0]
+    return normalised(line)
+
+
+def symbol(step: Step) -> str:
+    """The name of a step in a sequence: its tool, else its action."""
+    return step.tool or normalised(step.action, words=3) or "step"
+
+
+def deed(step: Step) -> str:
+    """The name of a step with what was done: ``tool: action``."""
+    action = normalised(step.action)
+    return f"{step.tool}: {action}" if step.tool and action else step.tool or action or "step"
+
+
+def runs(steps: Sequence[Step]) -> list[tuple[str, int, int]]:
+    """Symbols with the numbers of their first and last step; the same symbol in a row counts once."""
+    found: list[tuple[str, int, int]] = []
+    for step in steps:
+        name = symbol(step)
+        if found and found[-1][0] == name:
+            found[-1] = (name, found[-1][1], step.number)
+        else:
+            found.append((name, step.number, step.number))
+    return found
+
+
+def scope(episode: Episode) -> str:
+    """The kind of task: ``type in domain``, or as much as is known."""
+    return " in ".join(part for part in (episode.task_type, episode.domain) if part)
+
+
+def in_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Distinct names in the order of their first appearance."""
+    return tuple(dict.fromkeys(names))

@@ -1,0 +1,78 @@
+"""What a recall returns. Knows neither how it was found nor where it rests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import msgspec
+
+from esper.memory.learning.trust import Trust, trust_of
+from esper.memory.records import Item
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """One item, its total, and the ``parts`` that add up to it."""
+
+    item: Item
+    total: float
+    parts: dict[str, float]
+
+    @property
+    def id(self) -> str:
+        """The item's id; an episode's is the episode's."""
+        return self.item.id
+
+    @property
+    def text(self) -> str:
+        """What it says."""
+        return self.item.lesson.text
+
+    @property
+    def trust(self) -> Trust:
+        """How far its use can be relied on."""
+        return trust_of(self.item.successes, self.item.failures)
+
+    @property
+    def why(self) -> str:
+        """The parts in words, the largest first."""
+        ordered = sorted(self.parts.items(), key=lambda part: (-part[1], part[0]))
+        return ", ".join(f"{name} {value:+.2f}" for name, value in ordered if value)
+
+
+class Recalled(msgspec.Struct, frozen=True):
+    """Answers, best first; empty when nothing is relevant. ``exposure`` is what feedback refers to."""
+
+    query: str
+    exposure: str
+    answers: tuple[Answer, ...] = ()
+    cached: bool = False
+
+    @property
+    def relevant(self) -> bool:
+        """Whether anything was found."""
+        return bool(self.answers)
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The items' ids, best first."""
+        return tuple(answer.id for answer in self.answers)
+
+    def explain(self) -> str:
+        """A line for each answer: its total, the parts that make it, and what it says."""
+        lines = [f"{answer.total:.3f} = {answer.why}: {answer.text}" for answer in self.answers]
+        return "\n".join(lines) or f"nothing relevant to {self.query!r}"
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __getitem__(self, place: int) -> Answer:
+        return self.answers[place]
+
+    def __iter__(self) -> Iterator[Answer]:
+        return iter(self.answers)
+
+
+def answers_of(ranked: Sequence[tuple[Item, dict[str, float]]]) -> tuple[Answer, ...]:
+    """Answers by total, ties by id, so that the order is always the same."""
+    told = [Answer(item, sum(parts.values()), parts) for item, parts in ranked]
+    return tuple(sorted(told, key=lambda answer: (-answer.total, answer.id)))

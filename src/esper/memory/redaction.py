@@ -1,0 +1,112 @@
+"""Secrets and broken text are taken out before anything is written. Does not know what the records are for."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, TypeVar
+
+import msgspec
+
+REDACTED = "[redacted]"
+_INT64 = 1 << 63
+
+_HINTS = (
+    *(
+        b"sk-",
+        b"ghp_",
+        b"gho_",
+        b"ghs_",
+        b"github_pat_",
+        b"glpat-",
+        b"xox",
+        b"akia",
+        b"asia",
+        b"aiza",
+        b"eyj",
+    ),
+    *(b"bearer ", b"basic ", b"-----begin", b"passw", b"secret", b"token", b"api", b"://", b"key"),
+)
+_NAMES = r"pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private)[_-]?key|authorization|credentials?"
+_PREFIXES = (
+    "sk-|sk_live_|rk_live_|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza|hf_|npm_|pypi-"
+)
+_SECRET = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN[ A-Z]*PRIVATE KEY-----[\s\S]*?(?:-----END[ A-Z]*PRIVATE KEY-----|\Z)",
+            rf"\b(?:{_PREFIXES})[\w-]{{12,}}",
+            r"\beyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]{4,}",
+            r"(?<=://)[^\s/:@]{0,64}:[^\s/@]{1,256}(?=@)",
+            r"(?i:(?<=bearer )|(?<=basic ))[\w.~+/=-]{8,}",
+            rf"(?i:(?:^|(?<=[^a-z]))(?:[a-z0-9]+[_-])*(?:{_NAMES})[\"']?\s*[=:]\s*[\"']?)(?P<value>[^\s\"',;&]{{4,}})",
+        )
+    )
+)
+_SECRET_NAME = re.compile(rf"(?:.*[^a-z])?(?:{_NAMES})", re.IGNORECASE)
+
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+def clean_text(text: str) -> str:
+    """The text with secrets replaced by ``[redacted]`` and lone surrogates written as escapes."""
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return _SECRET.sub(_without_value, text)
+
+
+def _without_value(match: re.Match[str]) -> str:
+    value = match["value"]
+    return REDACTED if value is None else match[0][: -len(value)] + REDACTED
+
+
+def clean(value: Any) -> Any:
+    """The same JSON-like value without secrets; values under names such as ``password`` go whole."""
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean(name): _clean_named(name, inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(inner) for inner in value]
+    return _valid(value)
+
+
+def _clean_named(name: Any, value: Any) -> Any:
+    if isinstance(name, str) and isinstance(value, str) and value and _SECRET_NAME.fullmatch(name):
+        return REDACTED
+    return clean(value)
+
+
+class Redactor:
+    """Makes records fit to rest: JSON-like, valid UTF-8 and, unless ``secrets`` are to be kept, without secrets."""
+
+    def __init__(self, *, secrets: bool = True) -> None:
+        self._secrets = secrets
+        self._encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
+
+    def __call__(self, record: R) -> R:
+        """An equal record, or one whose texts were cleaned. What is not JSON-like becomes its ``repr``."""
+        try:
+            encoded = self._encode(msgspec.structs.astuple(record))
+        except (UnicodeEncodeError, OverflowError):
+            return self._cleaned(record)
+        if not self._secrets:
+            return record
+        lowered = encoded.lower()
+        for hint in _HINTS:
+            if hint in lowered:
+                return self._cleaned(record)
+        return record
+
+    def _cleaned(self, record: R) -> R:
+        plain = msgspec.to_builtins(record, enc_hook=repr)
+        value = clean(plain) if self._secrets else _valid(plain)
+        return msgspec.convert(value, type(record))
+
+
+def _valid(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_valid(name): _valid(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_valid(inner) for inner in value]
+    return str(value) if isinstance(value, int) and not -_INT64 <= value < _INT64 else value

@@ -1,0 +1,1 @@
+"""Where the memory rests: one Protocol, one folder or file a database."""

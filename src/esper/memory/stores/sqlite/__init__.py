@@ -1,0 +1,1 @@
+"""The memory in one SQLite file, or in ``:memory:``."""

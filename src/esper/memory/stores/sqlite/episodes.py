@@ -1,0 +1,216 @@
+"""Episodes and steps in SQLite. Does not know what is learned from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from esper.errors import EpisodeError
+from esper.memory.records import Episode, Outcome, Reflection, Score, Step
+from esper.memory.stores.sqlite.connection import Connection, Row
+from esper.memory.stores.sqlite.where import conditions, marks
+from esper.memory.stores.store import Effort, Filter
+
+_COLUMNS: Final = (
+    "key, id, task, task_type, domain, namespace, context, state, started, ended, num_steps, body, "
+    "(SELECT json_group_array(name) FROM tag WHERE subject = episode.id)"
+)
+_ADD: Final = (
+    "INSERT INTO episode (id, task, task_type, domain, namespace, context, state, started) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_ADD_STEP: Final = "INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_STEP: Final = "number, tool, action, error, latency, tokens, at, body"
+_FINISH: Final = (
+    "UPDATE episode SET state = ?, ended = ?, num_steps = ?, tokens = ?, reward = ?, value = ?, score = ?, body = ? "
+    "WHERE id = ? AND state = 'open'"
+)
+_NUM_KEYS: Final = 4_096
+
+
+class _Body(msgspec.Struct, omit_defaults=True, array_like=True):
+    """What is read only with its episode. Fields are only ever added, at the end."""
+
+    outcome: Outcome | None = None
+    score: Score | None = None
+    reflection: Reflection | None = None
+    credit: tuple[float, ...] = ()
+
+
+_encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
+_decode_body = msgspec.msgpack.Decoder(_Body).decode
+_decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
+_decode_any = msgspec.msgpack.Decoder().decode
+_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class SqliteEpisodes:
+    """Fulfils ``Episodes``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._keys: dict[str, int] = {}
+
+    def add(self, episodes: Iterable[Episode]) -> None:
+        """Write new episodes."""
+        episodes = list(episodes)
+        tags = [(name, episode.id) for episode in episodes for name in episode.tags]
+        with self._connection.transaction():
+            for episode in episodes:
+                self._keys.pop(
+                    episode.id, None
+                )  # a transaction that was rolled back may have left another key
+            self._connection.write_many(_ADD, map(_row_of, episodes))
+            if tags:
+                self._connection.write_many("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
+
+    def add_steps(self, steps: Iterable[tuple[str, Step]]) -> None:
+        """Write steps, each with its episode's id."""
+        with self._connection.transaction():
+            self._connection.write_many(_ADD_STEP, [_step_row(self._key(id), step) for id, step in steps])
+
+    def finish(self, episode: Episode) -> None:
+        """Write how an open episode ended."""
+        outcome, score = episode.outcome, episode.score
+        body = _encode(_Body(outcome, score, episode.reflection, episode.credit))
+        reward, value = (outcome.reward, outcome.value) if outcome else (None, None)
+        total = score.total if score else None
+        tokens = sum(step.tokens or 0 for step in episode.steps)
+        values = (
+            episode.state,
+            episode.ended,
+            episode.num_steps,
+            tokens,
+            reward,
+            value,
+            total,
+            body,
+            episode.id,
+        )
+        if not self._connection.write(_FINISH, values):
+            raise EpisodeError(
+                f"episode {episode.id} is not open: it has ended already, or was never started"
+            )
+
+    def get(self, ids: Sequence[str], *, steps: bool = True) -> dict[str, Episode]:
+        """The episodes that are there, in the order of ``ids``."""
+        rows = self._connection.rows(f"SELECT {_COLUMNS} FROM episode WHERE id IN ({marks(ids)})", tuple(ids))
+        by_key = self._steps([row[0] for row in rows]) if steps else {}
+        found = {row[1]: _episode_of(row, tuple(by_key.get(row[0], ()))) for row in rows}
+        return {id: found[id] for id in ids if id in found}
+
+    def tail(self, id: str, limit: int) -> list[Step]:
+        """The last ``limit`` steps, in order."""
+        sql = f"SELECT {_STEP} FROM step WHERE episode = ? ORDER BY number DESC LIMIT ?"
+        return [_step_of(row) for row in reversed(self._connection.rows(sql, (self._key(id), limit)))]
+
+    def last_number(self, id: str) -> int:
+        """The largest step number."""
+        row = self._connection.row("SELECT max(number) FROM step WHERE episode = ?", (self._key(id),))
+        return row[0] or 0 if row else 0
+
+    def find(self, filter: Filter, *, limit: int = 100, before: str | None = None) -> list[Episode]:
+        """Episodes without steps, newest first."""
+        where, values = conditions(filter, time="started", subject="episode.id")
+        if before is not None:
+            where = f"{where} AND (started, id) < (SELECT started, id FROM episode WHERE id = ?)"
+            values = [*values, before]
+        sql = f"SELECT {_COLUMNS} FROM episode WHERE {where} ORDER BY started DESC, id DESC LIMIT ?"
+        return [_episode_of(row) for row in self._connection.rows(sql, (*values, limit))]
+
+    def efforts(self, like: Episode, limit: int) -> list[Effort]:
+        """What the latest successes of this kind cost."""
+        sql = (
+            "SELECT num_steps, (ended - started) / 1e9, tokens FROM (SELECT * FROM episode "
+            "WHERE task_type = ? AND domain = ? ORDER BY started DESC LIMIT ?) "
+            "WHERE namespace = ? AND reward >= 0.5 LIMIT ?"
+        )
+        values = (like.task_type, like.domain, 4 * limit, like.namespace, limit)
+        return [Effort(*row) for row in self._connection.rows(sql, values)]
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Erase episodes and all that hangs on them."""
+        ids, held = tuple(ids), marks(ids)
+        with self._connection.transaction():
+            for sql in (
+                f"DELETE FROM item_text WHERE rowid IN (SELECT key FROM item WHERE id IN ({held}))",
+                f"DELETE FROM item WHERE id IN ({held})",
+                f"DELETE FROM tag WHERE subject IN ({held})",
+                f"DELETE FROM relation WHERE source IN ({held})",
+                f"DELETE FROM relation WHERE target IN ({held})",
+                f"DELETE FROM episode WHERE id IN ({held})",
+            ):
+                self._connection.write(sql, ids)
+        for id in ids:
+            self._keys.pop(id, None)
+
+    def _key(self, id: str) -> int:
+        key = self._keys.get(id)
+        if key is not None:
+            return key
+        row = self._connection.row("SELECT key FROM episode WHERE id = ?", (id,))
+        if row is None:
+            raise EpisodeError(f"there is no episode {id}")
+        if len(self._keys) >= _NUM_KEYS:
+            self._keys.clear()
+        return self._keys.setdefault(id, row[0])
+
+    def _steps(self, keys: list[int]) -> dict[int, list[Step]]:
+        steps: dict[int, list[Step]] = {}
+        sql = f"SELECT {_STEP}, episode FROM step WHERE episode IN ({marks(keys)}) ORDER BY episode, number"
+        for row in self._connection.rows(sql, keys):
+            steps.setdefault(row[8], []).append(_step_of(row))
+        return steps
+
+
+def _row_of(episode: Episode) -> Row:
+    return (
+        *(episode.id, episode.task, episode.task_type, episode.domain, episode.namespace),
+        *(_encode(episode.context), episode.state, episode.started),
+    )
+
+
+def _episode_of(row: Row, steps: tuple[Step, ...] = ()) -> Episode:
+    body = _decode_body(row[11]) if row[11] else _Body()
+    return Episode(
+        id=row[1],
+        task=row[2],
+        task_type=row[3],
+        domain=row[4],
+        namespace=row[5],
+        context=_decode_context(row[6]),
+        state=row[7],
+        started=row[8],
+        ended=row[9],
+        num_steps=row[10] or len(steps),
+        tags=_decode_names(row[12]),
+        outcome=body.outcome,
+        score=body.score,
+        reflection=body.reflection,
+        credit=body.credit,
+        steps=steps,
+    )
+
+
+def _step_row(key: int, step: Step) -> Row:
+    body = None
+    if step.parameters is not None or step.result is not None:
+        body = _encode((step.parameters, step.result))
+    return key, step.number, step.tool, step.action, step.error, step.latency, step.tokens, step.at, body
+
+
+def _step_of(row: Row) -> Step:
+    parameters, result = _decode_any(row[7]) if row[7] else (None, None)
+    return Step(
+        number=row[0],
+        tool=row[1],
+        action=row[2],
+        error=row[3],
+        latency=row[4],
+        tokens=row[5],
+        at=row[6],
+        parameters=parameters,
+        result=result,
+    )

@@ -1,0 +1,155 @@
+"""Sightings and exposures in SQLite. Does not know what they prove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from esper.errors import EpisodeError
+from esper.memory.records import Evidence, Exposure, Feedback
+from esper.memory.stores.sqlite.connection import Connection
+from esper.memory.stores.sqlite.where import marks
+from esper.memory.stores.store import Experience, Sighting
+
+_ADD: Final = "INSERT OR IGNORE INTO sighting VALUES (?, ?, ?, ?, ?)"
+_EVIDENCE: Final = (
+    "SELECT episode.id, first, last, sighting.reward FROM sighting JOIN episode ON episode.key = sighting.episode "
+    "WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
+)
+_EXPERIENCES: Final = (
+    "SELECT episode.id, sighting.reward, value, task_type, domain, context FROM sighting "
+    "JOIN episode ON episode.key = sighting.episode WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
+)
+_EXPOSE: Final = (
+    "INSERT INTO exposure (id, namespace, query, episode, at) "
+    "VALUES (?, ?, ?, (SELECT key FROM episode WHERE id = ?), ?)"
+)
+_EXPOSED: Final = "INSERT INTO exposed (exposure, place, item) SELECT ?, ?, key FROM item WHERE id = ?"
+_USE: Final = (
+    "UPDATE exposed SET used_at = ?, reward = ? WHERE exposure = (SELECT key FROM exposure WHERE id = ?) "
+    "AND item = (SELECT key FROM item WHERE id = ?)"
+)
+_PENDING: Final = (
+    "SELECT exposure.id, item.id, used_at FROM exposure JOIN exposed ON exposed.exposure = exposure.key "
+    "JOIN item ON item.key = exposed.item WHERE exposure.episode = (SELECT key FROM episode WHERE id = ?) "
+    "AND used_at IS NOT NULL AND reward IS NULL ORDER BY used_at, exposure.key, place"
+)
+_SHOWN_IN: Final = (
+    "SELECT item.id, exposure.id FROM exposure JOIN exposed ON exposed.exposure = exposure.key "
+    "JOIN item ON item.key = exposed.item WHERE exposure.episode = (SELECT key FROM episode WHERE id = ?) "
+    "ORDER BY exposure.key, place"
+)
+_REWARDS: Final = (
+    "SELECT exposure.id, item.id, reward, used_at FROM item JOIN exposed ON exposed.item = item.key "
+    "JOIN exposure ON exposure.key = exposed.exposure WHERE item.id = ? AND reward IS NOT NULL "
+    "ORDER BY used_at, exposure.key"
+)
+
+_decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
+
+
+class SqliteSightings:
+    """Fulfils ``Sightings``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
+        """Write what was seen in an episode."""
+        with self._connection.transaction():
+            row = self._connection.row("SELECT key FROM episode WHERE id = ?", (episode,))
+            if row is None:
+                raise EpisodeError(f"there is no episode {episode}")
+            rows = [(seen.signature, row[0], seen.first, seen.last, seen.reward) for seen in sightings]
+            self._connection.write_many(_ADD, rows)
+
+    def counts(self, signatures: Sequence[int]) -> dict[int, int]:
+        """In how many distinct episodes each signature was seen."""
+        sql = f"SELECT signature, count(*) FROM sighting WHERE signature IN ({marks(signatures)}) GROUP BY signature"
+        return dict(self._connection.rows(sql, tuple(signatures)))
+
+    def evidence(self, signature: int, limit: int) -> list[Evidence]:
+        """The latest evidence, newest first."""
+        rows = self._connection.rows(_EVIDENCE, (signature, limit))
+        return [Evidence(episode=row[0], first=row[1], last=row[2], reward=row[3]) for row in rows]
+
+    def experiences(self, signature: int, limit: int) -> list[Experience]:
+        """The latest episodes in which it was seen, newest first."""
+        return [
+            Experience(id, reward, value, _situation(task_type, domain) | _decode_context(context))
+            for id, reward, value, task_type, domain, context in self._connection.rows(
+                _EXPERIENCES, (signature, limit)
+            )
+        ]
+
+    def of_episode(self, episode: str) -> list[int]:
+        """The signatures that were seen in an episode."""
+        sql = "SELECT signature FROM sighting WHERE episode = (SELECT key FROM episode WHERE id = ?) ORDER BY signature"
+        return [row[0] for row in self._connection.rows(sql, (episode,))]
+
+
+def _situation(task_type: str, domain: str) -> dict[str, Any]:
+    known = {"task_type": task_type, "domain": domain}
+    return {name: value for name, value in known.items() if value}
+
+
+class SqliteExposures:
+    """Fulfils ``Exposures``."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def add(self, exposures: Iterable[Exposure]) -> None:
+        """Write exposures; their items count as shown."""
+        with self._connection.transaction():
+            for shown in exposures:
+                values = (shown.id, shown.namespace, shown.query, shown.episode, shown.at)
+                self._connection.write(_EXPOSE, values)
+                key = self._connection.last_key
+                places = [(key, place, item) for place, item in enumerate(shown.items)]
+                self._connection.write_many(_EXPOSED, places)
+                held = marks(shown.items)
+                self._connection.write(f"UPDATE item SET shown = shown + 1 WHERE id IN ({held})", shown.items)
+
+    def get(self, id: str) -> Exposure | None:
+        """One exposure."""
+        sql = (
+            "SELECT key, id, query, namespace, (SELECT id FROM episode WHERE key = exposure.episode), at "
+            "FROM exposure WHERE id = ?"
+        )
+        row = self._connection.row(sql, (id,))
+        if row is None:
+            return None
+        items = self._connection.rows(
+            "SELECT item.id FROM exposed JOIN item ON item.key = exposed.item WHERE exposure = ? ORDER BY place",
+            (row[0],),
+        )
+        return Exposure(
+            id=row[1],
+            query=row[2],
+            namespace=row[3],
+            episode=row[4],
+            at=row[5],
+            items=tuple(item for (item,) in items),
+        )
+
+    def of_episode(self, episode: str) -> dict[str, str]:
+        """The items shown in an episode, each with its latest exposure."""
+        return dict(self._connection.rows(_SHOWN_IN, (episode,)))
+
+    def use(self, feedback: Iterable[Feedback]) -> None:
+        """Note that items of an exposure were used."""
+        rows = [(told.at, told.reward, told.exposure, told.item) for told in feedback]
+        self._connection.write_many(_USE, rows)
+
+    def pending(self, episode: str) -> list[Feedback]:
+        """What was used in an episode and has no reward yet."""
+        rows = self._connection.rows(_PENDING, (episode,))
+        return [Feedback(exposure=row[0], item=row[1], at=row[2]) for row in rows]
+
+    def rewards(self, item: str) -> list[Feedback]:
+        """Every use of an item that has a reward, oldest first."""
+        rows = self._connection.rows(_REWARDS, (item,))
+        return [Feedback(exposure=row[0], item=row[1], reward=row[2], at=row[3]) for row in rows]

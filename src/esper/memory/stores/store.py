@@ -1,0 +1,312 @@
+"""The contract of a memory store. Does not know how anything is learned or ranked.
+
+Every method that writes is one transaction of its own, or joins the one that ``transaction()`` opened in this thread.
+A write is acknowledged when the outermost transaction returns: it then survives ``kill -9`` (``process``), or a power
+loss if the store was opened with ``power``. A transaction that raises leaves nothing behind. Methods may be called from
+any thread and several processes may hold one store. Order is always defined: the same content gives the same answer.
+What cannot be read or written raises ``MemoryStoreError``; an id that is not there is left out of a batch's answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+import msgspec
+
+from esper.memory.records import (
+    Checkpoint,
+    Episode,
+    Evidence,
+    Exposure,
+    Feedback,
+    Item,
+    ItemKind,
+    ItemState,
+    PatternKind,
+    Relation,
+    State,
+    Step,
+    Value,
+)
+
+
+class Effort(msgspec.Struct, frozen=True):
+    """What one completed episode cost; ``seconds`` from start to end."""
+
+    num_steps: int
+    seconds: float
+    tokens: int
+
+
+class Sighting(msgspec.Struct, frozen=True):
+    """One signature seen in one episode: between which steps, and the reward that came of it."""
+
+    signature: int
+    first: int
+    last: int
+    reward: float
+
+
+class Experience(msgspec.Struct, frozen=True):
+    """One episode in which a signature was seen: its situation, its reward and, where it was a number, its value."""
+
+    episode: str
+    reward: float
+    value: float | None
+    situation: dict[str, Value]
+
+
+class SearchText(msgspec.Struct, frozen=True):
+    """The words by which an item is found: what it is about, in what context, and what was done."""
+
+    title: str
+    context: str = ""
+    detail: str = ""
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which records: every condition that is given must hold; ``any_tags`` asks for one, ``all_tags`` for each."""
+
+    namespace: str | None = None
+    task_type: str | None = None
+    domain: str | None = None
+    state: State | ItemState | None = None
+    kinds: tuple[ItemKind, ...] = ()
+    patterns: tuple[PatternKind, ...] = ()
+    any_tags: tuple[str, ...] = ()
+    all_tags: tuple[str, ...] = ()
+    since: int | None = None
+    until: int | None = None
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """An item found by words; ``relevance`` is its BM25, larger is better."""
+
+    item: Item
+    relevance: float
+
+
+class Episodes(Protocol):
+    """Episodes and their steps."""
+
+    def add(self, episodes: Iterable[Episode]) -> None:
+        """Write new episodes; their steps are not looked at."""
+        ...
+
+    def add_steps(self, steps: Iterable[tuple[str, Step]]) -> None:
+        """Write steps, each with its episode's id. A number that is there already is a ``MemoryStoreError``."""
+        ...
+
+    def finish(self, episode: Episode) -> None:
+        """Write state, end, outcome, score, reflection and credit. Raises ``EpisodeError`` unless it was open."""
+        ...
+
+    def get(self, ids: Sequence[str], *, steps: bool = True) -> dict[str, Episode]:
+        """The episodes that are there, in the order of ``ids``, by one query (and one for the steps)."""
+        ...
+
+    def tail(self, id: str, limit: int) -> list[Step]:
+        """The last ``limit`` steps, in order."""
+        ...
+
+    def last_number(self, id: str) -> int:
+        """The largest step number, 0 without steps. Raises ``EpisodeError`` when there is no such episode."""
+        ...
+
+    def find(self, filter: Filter, *, limit: int = 100, before: str | None = None) -> list[Episode]:
+        """Episodes without steps, newest first; ``before`` (an id) continues a list."""
+        ...
+
+    def efforts(self, like: Episode, limit: int) -> list[Effort]:
+        """At most ``limit`` late successful episodes of the same namespace, task type and domain, newest first.
+
+        Only the last ``4 * limit`` episodes of the task type and domain are looked at.
+        """
+        ...
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Erase episodes, their steps, item, sightings, exposures, tags, relations and checkpoints."""
+        ...
+
+
+class Items(Protocol):
+    """Everything that can be recalled."""
+
+    def add(self, items: Iterable[tuple[Item, SearchText]]) -> None:
+        """Write new items and index their words."""
+        ...
+
+    def update(self, items: Iterable[Item]) -> None:
+        """Write score, trust counts, uses, times and state of items that are there."""
+        ...
+
+    def rewrite(self, item: Item, text: SearchText) -> None:
+        """Replace lesson and words of an item that is there."""
+        ...
+
+    def get(self, ids: Sequence[str]) -> dict[str, Item]:
+        """The items that are there, in the order of ``ids``, by one query."""
+        ...
+
+    def signed(self, signatures: Sequence[int]) -> dict[int, Item]:
+        """The patterns with these signatures."""
+        ...
+
+    def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
+        """Items that hold any of the terms (whole words, stemmed), best first; no syntax in a term means anything."""
+        ...
+
+    def find(self, filter: Filter, *, limit: int = 100) -> list[Item]:
+        """Items by trust, then occurrences, both descending."""
+        ...
+
+    def forget(self, ids: Sequence[str]) -> None:
+        """Erase items and their words."""
+        ...
+
+
+class Sightings(Protocol):
+    """What was seen in which episode: the evidence behind every pattern."""
+
+    def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
+        """Write what was seen in an episode; a signature counts once an episode."""
+        ...
+
+    def counts(self, signatures: Sequence[int]) -> dict[int, int]:
+        """In how many distinct episodes each signature was seen; those never seen are left out."""
+        ...
+
+    def evidence(self, signature: int, limit: int) -> list[Evidence]:
+        """The latest evidence, newest first."""
+        ...
+
+    def experiences(self, signature: int, limit: int) -> list[Experience]:
+        """The latest episodes in which it was seen, newest first."""
+        ...
+
+    def of_episode(self, episode: str) -> list[int]:
+        """The signatures that were seen in an episode."""
+        ...
+
+
+class Exposures(Protocol):
+    """What was shown, what was used, and how it ended."""
+
+    def add(self, exposures: Iterable[Exposure]) -> None:
+        """Write exposures; their items count as shown. Items that are gone are left out."""
+        ...
+
+    def get(self, id: str) -> Exposure | None:
+        """One exposure."""
+        ...
+
+    def of_episode(self, episode: str) -> dict[str, str]:
+        """The items shown in an episode, each with its latest exposure."""
+        ...
+
+    def use(self, feedback: Iterable[Feedback]) -> None:
+        """Note that items of an exposure were used, and the reward where it is known."""
+        ...
+
+    def pending(self, episode: str) -> list[Feedback]:
+        """What was used in an episode and has no reward yet."""
+        ...
+
+    def rewards(self, item: str) -> list[Feedback]:
+        """Every use of an item that has a reward, oldest first."""
+        ...
+
+
+class Catalogue(Protocol):
+    """Tags, relations and checkpoints."""
+
+    def tag(self, subject: str, names: Iterable[str]) -> None:
+        """Add tags to an episode or item."""
+        ...
+
+    def untag(self, subject: str, names: Iterable[str]) -> None:
+        """Take tags away."""
+        ...
+
+    def rename_tag(self, old: str, new: str) -> int:
+        """Rename everywhere, merging where ``new`` is there; how many subjects were touched."""
+        ...
+
+    def tags(self) -> dict[str, int]:
+        """Every tag with the number of its subjects, most used first."""
+        ...
+
+    def relate(self, relation: Relation) -> None:
+        """Write a relation; one that is there stays as it is."""
+        ...
+
+    def unrelate(self, relation: Relation) -> None:
+        """Take a relation away."""
+        ...
+
+    def relations(self, id: str, *, direction: Literal["from", "to"], type: str = "") -> list[Relation]:
+        """Relations from or to an id, by type and time."""
+        ...
+
+    def checkpoint(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint."""
+        ...
+
+    def checkpoints(self, episode: str) -> list[Checkpoint]:
+        """An episode's checkpoints, oldest first."""
+        ...
+
+
+class Store(Protocol):
+    """One memory, whole. The parts share its transactions."""
+
+    @property
+    def episodes(self) -> Episodes:
+        """Episodes and their steps."""
+        ...
+
+    @property
+    def items(self) -> Items:
+        """Everything that can be recalled."""
+        ...
+
+    @property
+    def sightings(self) -> Sightings:
+        """The evidence behind patterns."""
+        ...
+
+    @property
+    def exposures(self) -> Exposures:
+        """What was shown and used."""
+        ...
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Tags, relations and checkpoints."""
+        ...
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """All or nothing; may be nested, the outermost decides. Other writers wait, readers do not."""
+        ...
+
+    def stamp(self, namespace: str | None) -> int:
+        """Grows whenever what can be recalled from a namespace (``None``: any) changes, in whatever process."""
+        ...
+
+    def touch(self, namespace: str) -> None:
+        """Make the stamp of a namespace grow."""
+        ...
+
+    def counts(self, namespace: str | None = None) -> dict[str, int]:
+        """How many records of each kind there are."""
+        ...
+
+    def check(self) -> list[str]:
+        """What is wrong inside the database; empty when all is well."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back; a second call does nothing."""
+        ...
