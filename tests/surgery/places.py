@@ -13,7 +13,7 @@ from esper.surgery.graft import Graft
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Site
 from esper.surgery.sites import discover
-from esper.surgery.trace import trace
+from esper.surgery.trace import Trace, trace
 from hosts import HOSTS, Host
 
 
@@ -31,9 +31,13 @@ class Place:
 @functools.cache
 def sites(host: Host) -> tuple[Site, ...]:
     """Every site that growth can offer on this host."""
-    model, batch = host.make(0), host.batch(0)
+    return discover(traced(host, host.make(0))).offers
+
+
+def traced(host: Host, model: nn.Module) -> Trace:
+    """What ``model``, one of this host's, does with a batch."""
     with isolated(model):
-        return discover(trace(model, lambda: host.loss(model, batch))).offers
+        return trace(model, lambda: host.loss(model, host.batch(0)))
 
 
 PLACES = tuple(Place(host, site) for host in HOSTS for site in sites(host))

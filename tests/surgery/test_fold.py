@@ -19,12 +19,14 @@ from esper.surgery.fold import fold, observe, obstacles
 from esper.surgery.graft import all_grafts, attach, cut
 from esper.surgery.site import Port, Site
 from esper.surgery.structure import first_output
+from esper.surgery.trace import trace
 from hosts import HOSTS, Host, host
-from surgery.places import PLACES, Place, awake, outputs, sites
+from surgery.places import PLACES, Place, awake, outputs, sites, traced
 
 EVERY_HOST = pytest.mark.parametrize("host", HOSTS, ids=lambda host: host.name)
 BLOCKED = {
-    host.name: obstacles(host.make(0), [site for site in sites(host) if site.is_span]) for host in HOSTS
+    host.name: obstacles(traced(host, host.make(0)), [site for site in sites(host) if site.is_span])
+    for host in HOSTS
 }
 FOLDABLE = [place for place in PLACES if place.site.name not in BLOCKED[place.host.name]]
 
@@ -163,7 +165,7 @@ def test_asking_for_obstacles_leaves_the_model_as_it_was(host: Host) -> None:
     model = host.make(0)
     before = {name: list(vars(module).items()) for name, module in model.named_modules()}
     state, stream = copy.deepcopy(model.state_dict()), torch.get_rng_state()
-    obstacles(model, [site for site in sites(host) if site.is_span])
+    obstacles(traced(host, model), [site for site in sites(host) if site.is_span])
     after = {name: list(vars(module).items()) for name, module in model.named_modules()}
     assert list(after) == list(before)
     for name in before:
@@ -482,7 +484,7 @@ def test_unusual_hosts_keep_their_function(make: Callable[[], nn.Module], x: Ten
     attach(model, awake(site))
     before = model(x)
     assert not torch.allclose(before, plain)
-    assert not site.is_span or obstacles(model, [site]) == {}
+    assert not site.is_span or obstacles(trace(model, lambda: model(x)), [site]) == {}
     fold(model, observe(model, lambda: model(x)))
     torch.testing.assert_close(model(x), before)
     torch.testing.assert_close(copy.deepcopy(model)(x), before)
@@ -587,10 +589,47 @@ def _rebound() -> nn.Module:
 )
 def test_a_span_that_could_not_be_folded_is_reported(make: Callable[[], nn.Module], reason: str) -> None:
     model = make()
-    found = obstacles(model, [Site("two", PORT, PORT, "one")])
+    found = obstacles(trace(model, lambda: model(normal(2, 4))), [Site("two", PORT, PORT, "one")])
     assert list(found) == ["one..two"]
     assert found["one..two"].startswith("the forward of the model")
     assert reason in found["one..two"]
+
+
+class Parted(nn.Module):
+    """Calls the layers of a sequence of its own accord."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.body:
+            x = layer(x)
+        return x
+
+
+def test_a_span_inside_a_container_whose_forward_nobody_calls_is_reported() -> None:
+    model = Parted()
+    found = obstacles(trace(model, lambda: model(normal(2, 4))), [Site("body.2", PORT, PORT, "body.0")])
+    assert found == {"body.0..body.2": "its ends are not called by the forward of body"}
+
+
+class Saving(nn.Module):
+    """Computes its first part again in the backward pass, by a function that it looks up in torch's module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Sequential(nn.Linear(4, 4), nn.Tanh()), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden: Tensor = torch.utils.checkpoint.checkpoint(self.one, x, use_reentrant=False)
+        return self.two(hidden)
+
+
+def test_a_span_out_of_a_part_that_is_computed_again_is_reported_however_that_is_asked_for() -> None:
+    model = Saving()
+    found = obstacles(trace(model, lambda: model(normal(2, 4))), [Site("two", PORT, PORT, "one.0")])
+    assert list(found) == ["one.0..two"]
 
 
 # The fast path of torch's own encoder.

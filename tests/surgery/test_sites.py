@@ -424,3 +424,17 @@ def test_notebooks_get_the_same_cells_with_special_characters_escaped() -> None:
     assert "<td>a&lt;b</td>" in view
     assert view.count("<tr>") == 1 + len(found)
     assert "1 site, of them 0 across several modules" in view
+
+
+def test_a_module_that_only_a_blocked_span_crosses_says_why_it_cannot_grow() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 4))
+    seen = trace(model, lambda: model(torch.ones(2, 4)))
+    assert row(discover(seen), "1").growable
+    blocked = {"0..2": "the forward of the model keeps state"}
+    found = discover(seen, blocked=blocked)
+    assert not row(found, "1").growable
+    why = "and 0..2 across it could not be folded: the forward of the model keeps state"
+    assert row(found, "1").note == f"it only scales features, {why}"
+    assert not [site for site in found.offers if site.is_span]
+    assert found.growable_share < 1.0
+    assert "one span is left out" in found.remark

@@ -318,10 +318,11 @@ def _check_types(evaluate: object, recipes: Sequence[object] | None) -> None:
 def _explore(host: Host, judge: Judge) -> SiteMap:
     """Trace one held-out batch, find the sites, and check what ``evaluate`` returns."""
     with isolated(host.model, eval_mode=True):
-        found = discover(trace(host.model, partial(host.evaluate, host.model)))
+        seen = trace(host.model, partial(host.evaluate, host.model))
+    found = discover(seen)
     _check_losses(host.examine(), judge)
-    blocked = obstacles(host.model, (site for site in found.offers if site.is_span))
-    return found.without(blocked)
+    blocked = obstacles(seen, (site for site in found.offers if site.is_span))
+    return discover(seen, blocked=blocked) if blocked else found
 
 
 def _features(site: Site) -> str:

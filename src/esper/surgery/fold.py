@@ -25,6 +25,7 @@ from esper.surgery.forward_graph import flaws, follow, graph_of, keep
 from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, hooks_of_users, is_cut, release
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
+from esper.surgery.trace import Trace
 
 Kind = Literal["tensor", "tuple", "named tuple", "list", "dict"]
 Key = int | str
@@ -81,12 +82,16 @@ def fold(model: nn.Module, forms: Mapping[str, Form]) -> int:
     return sum(len(end.grafts) for end in ends)
 
 
-def obstacles(model: nn.Module, spans: Iterable[Site]) -> dict[str, str]:
+def obstacles(trace: Trace, spans: Iterable[Site]) -> dict[str, str]:
     """Why a graft across a span could not be folded, by the span's name; spans that could be are missing."""
+    model, found = trace.model, {}
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
-        by_parent[_common_parent(model, site.entry, site.exit)].append(site)
-    found = {}
+        parent = _common_parent(model, site.entry, site.exit)
+        if all(trace.within(parent, name) for name in (site.entry, site.exit)):
+            by_parent[parent].append(site)
+        else:
+            found[site.name] = f"its ends are not called by the forward of {parent or 'the model'}"
     for parent, sites in by_parent.items():
         ends = {_relative(name, parent) for site in sites for name in (site.entry, site.exit)}
         wrong = flaws(model.get_submodule(parent), ends)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import fx, nn
-from torch.utils.checkpoint import checkpoint
+from torch.utils import checkpoint
 
 from esper.surgery.isolation import isolated
 
@@ -16,7 +16,7 @@ class _Tracer(fx.Tracer):
     """Stops at every submodule, except those that hold a module of ``inside``, and before checkpointed parts."""
 
     def __init__(self, inside: Sequence[str]) -> None:
-        super().__init__(autowrap_functions=(checkpoint,))
+        super().__init__(autowrap_modules=(checkpoint,), autowrap_functions=(checkpoint.checkpoint,))
         self._inside = inside
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature

@@ -67,16 +67,6 @@ class SiteMap:
                 raise SiteError(self._unknown(pattern))
         return replace(self, sites=tuple(s for s in self.offers if any(_matches(s, p) for p in wanted)))
 
-    def without(self, blocked: Mapping[str, str]) -> SiteMap:
-        """This map without the sites named in ``blocked``, whose values say why; the first reason is remarked."""
-        if not blocked:
-            return self
-        reason = next(iter(blocked.values()))
-        remark = f"{self.remark} {len(blocked)} spans are left out, as they could not be folded: {reason}."
-        sites = tuple(site for site in self.sites if site.name not in blocked)
-        offers = tuple(site for site in self.offers if site.name not in blocked)
-        return replace(self, sites=sites, offers=offers, remark=remark.strip())
-
     def _unknown(self, pattern: str) -> str:
         for row in self.rows:
             if row.module == pattern:

@@ -12,8 +12,9 @@ count as growable where a span crosses them. Sites are
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from torch import nn
 
@@ -28,6 +29,7 @@ from esper.surgery.units import Holding, holdings, is_scale
 
 __all__ = ["SiteMap", "SiteRow", "discover"]
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 _GUESSED = "The pass ran without gradients: what feeds what is guessed from the order of calls."
 
 
@@ -60,10 +62,11 @@ class _Unit:
         return Site(exit=self.name, source=self.target, target=self.target, attachment="after")
 
 
-def discover(trace: Trace) -> SiteMap:
+def discover(trace: Trace, *, blocked: Mapping[str, str] = NOTHING) -> SiteMap:
     """The sites of the traced network, and for every module with parameters whether it can grow, or why not.
 
-    Raises SiteError when there is no site at all, with the reasons.
+    Spans named in ``blocked`` are left out; its values say why. Raises SiteError when there is no site at all, with
+    the reasons.
     """
     held = holdings(trace)
     units = _units(trace, held)
@@ -74,7 +77,8 @@ def discover(trace: Trace) -> SiteMap:
     only_after = [site for site in after if site.exit not in {other.exit for other in beside}]
     sites = _ordered(trace, [*beside, *only_after, *(_span_site(*span) for span in spans)])
     offers = _ordered(trace, {*sites, *after, *(_span_site(*span) for span in wide)})
-    rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans)
+    sites, offers = _without(sites, blocked), _without(offers, blocked)
+    rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans, blocked)
     site_map = SiteMap(
         rows=tuple(rows.row(trace, holding) for holding in held),
         sites=sites,
@@ -83,11 +87,24 @@ def discover(trace: Trace) -> SiteMap:
         droppable=frozenset(unit.name for unit in placed if _returns_one_tensor(unit)),
         params=rows.total,
         macs=trace.macs,
-        remark="" if trace.has_graph else _GUESSED,
+        remark=_remark(trace, blocked),
     )
     if not sites:
         raise SiteError(_nowhere(trace, site_map))
     return site_map
+
+
+def _without(sites: tuple[Site, ...], blocked: Mapping[str, str]) -> tuple[Site, ...]:
+    return tuple(site for site in sites if site.name not in blocked)
+
+
+def _remark(trace: Trace, blocked: Mapping[str, str]) -> str:
+    guessed = "" if trace.has_graph else _GUESSED
+    if not blocked:
+        return guessed
+    reason = next(iter(blocked.values()))
+    number = "one span is" if len(blocked) == 1 else f"{len(blocked)} spans are"
+    return f"{guessed} {number} left out, which could not be folded: {reason}.".strip()
 
 
 def _units(trace: Trace, held: list[Holding]) -> list[_Unit]:
@@ -193,11 +210,12 @@ def _runs(trace: Trace, site: Site) -> float:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Writes the table of modules: ``total`` parameters, the units by name, and the spans between them."""
+    """Writes the table of modules: ``total`` parameters, units by name, spans between them, and those ``blocked``."""
 
     total: int
     units: dict[str, _Unit]
     spans: list[tuple[_Unit, _Unit]]
+    blocked: Mapping[str, str]
 
     def row(self, trace: Trace, holding: Holding) -> SiteRow:
         unit = None if holding.unit is None else self.units[holding.unit]
@@ -222,11 +240,16 @@ class _Rows:
             return True, f"{site.source} → {site.target}{times}"
         if unit.after is not None and not unit.scale:
             return True, f"only after it ({unit.after.target}): {site}"
-        crossing = [span for span in self.spans if self._crosses(span, unit)]
-        if crossing:
-            entry, exit_ = crossing[0]
-            return True, f"only by a span, {entry.name}..{exit_.name}: {site}"
-        return False, site
+        crossing = [_span_site(*span).name for span in self.spans if self._crosses(span, unit)]
+        for name in crossing:
+            if name not in self.blocked:
+                return True, f"only by a span, {name}: {site}"
+        why_not = (
+            f", and {crossing[0]} across it could not be folded: {self.blocked[crossing[0]]}"
+            if crossing
+            else ""
+        )
+        return False, f"{site}{why_not}"
 
     @staticmethod
     def _crosses(span: tuple[_Unit, _Unit], unit: _Unit) -> bool:

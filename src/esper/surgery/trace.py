@@ -44,7 +44,8 @@ class Call:
     ``source`` is the first floating tensor among the arguments, ``target`` the first one in the output.
     ``used`` says whether anything that the model returned depends on ``target``, ``idle`` that nothing does on any
     tensor in the output. Bit ``k`` of ``ancestors`` says that the output depends on that of call ``k``. ``macs`` are
-    the multiply-adds of the whole batch, those of modules called meanwhile left out.
+    the multiply-adds of the whole batch, those of modules called meanwhile left out. ``caller`` is the call during
+    which this one began.
     """
 
     order: int
@@ -55,6 +56,7 @@ class Call:
     ancestors: int
     idle: bool
     macs: int
+    caller: int | None
 
     def depends_on(self, other: Call) -> bool:
         """Whether the output of ``other`` flows into the output of this call."""
@@ -77,6 +79,16 @@ class Trace:
     macs: int
     has_graph: bool
     read: frozenset[str]
+
+    def within(self, outer: str, inner: str) -> bool:
+        """Whether every call of module ``inner`` was made, directly or not, by module ``outer``."""
+        return all(outer in self._callers(call) for call in self.by_module.get(inner, ()))
+
+    def _callers(self, call: Call) -> Iterator[str]:
+        by_order = {other.order: other for other in self.calls}
+        while call.caller is not None and call.caller in by_order:
+            call = by_order[call.caller]
+            yield call.module
 
     @property
     def idle_macs(self) -> int:
@@ -127,6 +139,7 @@ class _Record:
     target: TensorFacts | None = None
     target_edges: set[Edge] = field(default_factory=set)
     outputs: set[Edge] = field(default_factory=set)
+    caller: int | None = None
     earlier: int | None = None
     macs: int = 0
 
@@ -161,8 +174,9 @@ class _Recorder:
         if source is not None and len(source.shape) == 3 and isinstance(module, RECURRENT_OR_ATTENTION):
             self._batch_sizes.append(source.shape[0 if module.batch_first else 1])
         self._attribute()
+        caller = self._under_way[-1] if self._under_way else None
         self._under_way.append(len(self._records))
-        self._records.append(_Record(name, source, edges_of(_tensors_in((args, kwargs)))))
+        self._records.append(_Record(name, source, edges_of(_tensors_in((args, kwargs))), caller=caller))
 
     def after(self, name: str, module: nn.Module, _: object, output: object) -> None:
         """The call of a module ends; the model's own call ends the run."""
@@ -221,6 +235,7 @@ class _Recorder:
             ancestors=record.earlier & ancestors if self._has_graph else record.earlier,
             idle=known and not record.outputs & used,
             macs=record.macs,
+            caller=record.caller,
         )
 
 
