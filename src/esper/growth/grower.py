@@ -52,7 +52,8 @@ class Grower:
         model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
         optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
         evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients
-            are on. See `esper.held_out`.
+            are on. See `esper.held_out`, which needs the memory of one batch; any other function needs that of all it
+            evaluates at once.
         total_steps: optimizer steps of the whole run; growth closes at 60 % of it. Without it growth ends by refusals
             and budget alone.
         budget: hard limits of size.
