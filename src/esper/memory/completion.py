@@ -15,13 +15,13 @@ from esper.memory.learning.induce import MIN_EPISODES, context_words, induce
 from esper.memory.learning.merge import used
 from esper.memory.learning.reflection import Reflect, reflect
 from esper.memory.learning.score import score
-from esper.memory.records import Episode, Feedback, Item, Lesson, Outcome
+from esper.memory.records import Episode, Feedback, Item, Lesson, Outcome, Tally
 from esper.memory.redaction import Redactor
 from esper.memory.stores.store import Effort, SearchText, Store
 
 LEARNED_STEPS: Final = 1_000
 """Of a longer episode the last so many steps are learned from."""
-SIMILAR: Final = 32
+SIMILAR: Final = 20
 _DETAIL: Final = 4_000
 
 
@@ -48,7 +48,7 @@ class Completion:
         """
         outcome = self._redact(outcome)
         with self._store.transaction():
-            done = self._redact(self._judged(self._ended(id, at), outcome))
+            done = self._judged(self._ended(id, at), outcome)
             self._store.episodes.finish(done)
             self._store.items.add([(_item_of(done), _words_of(done))])
             induce(self._store, done, outcome.reward, min_episodes=self._learning.min_episodes)
@@ -80,7 +80,9 @@ class Completion:
             score=score(outcome, episode.steps, _effort(episode), similar),
             credit=credit(episode.steps, outcome.reward),
         )
-        return msgspec.structs.replace(judged, reflection=self._learning.reflect(judged, outcome))
+        return msgspec.structs.replace(
+            judged, reflection=self._redact(self._learning.reflect(judged, outcome))
+        )
 
     def _settle(self, episode: Episode, outcome: Outcome) -> None:
         """What was used in the episode earns or loses trust by how the episode ended."""
@@ -94,7 +96,7 @@ def settle(store: Store, told: Feedback) -> None:
     store.exposures.use([told])
     item = store.items.get([told.item]).get(told.item)
     if item is not None and told.reward is not None:
-        store.items.update([used(item, told.reward, told.at)])
+        store.items.update({item.id: used(item.tally, told.reward, told.at)})
 
 
 def _effort(episode: Episode) -> Effort:
@@ -113,11 +115,8 @@ def _item_of(episode: Episode) -> Item:
         task_type=episode.task_type,
         domain=episode.domain,
         created=ended,
-        touched=ended,
         score=episode.score.total if episode.score else None,
-        successes=reward,
-        failures=1.0 - reward,
-        occurrences=1,
+        tally=Tally(successes=reward, failures=1.0 - reward, occurrences=1, touched=ended),
     )
 
 

@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable
-from hashlib import blake2b
+from hashlib import sha1
 
 Clock = Callable[[], int]
 """Returns nanoseconds since the epoch."""
@@ -29,5 +29,5 @@ def new_id(now: int) -> str:
 
 def signature_of(*parts: str) -> int:
     """A signed 64-bit number that is the same for the same parts in every process."""
-    digest = blake2b("\x1f".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    joined = "\x1f".join(parts).encode("utf-8", "surrogatepass")
+    return int.from_bytes(sha1(joined, usedforsecurity=False).digest()[:8], "big", signed=True)

@@ -18,7 +18,7 @@ from esper.memory.recall.cache import CacheReport
 from esper.memory.recall.search import Asked, Search
 from esper.memory.recall.terms import Weights
 from esper.memory.recording import Opening, Recording, Taken, write_entries
-from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Value
+from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Tally, Value
 from esper.memory.redaction import Redactor
 from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, SearchText, Store
@@ -148,7 +148,9 @@ class Memory:
         now = self.clock()
         lesson = self._redact(Lesson(text=text, context=context))
         name = self.namespace if namespace is None else namespace
-        item = Item(id=new_id(now), kind="note", lesson=lesson, namespace=name, created=now, touched=now)
+        item = Item(
+            id=new_id(now), kind="note", lesson=lesson, namespace=name, created=now, tally=Tally(touched=now)
+        )
         words = " ".join([*map(str, lesson.context.values()), *tags])
         with self.store.transaction():
             self.store.items.add([(item, SearchText(title=lesson.text, context=words))])

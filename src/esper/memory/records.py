@@ -148,11 +148,26 @@ class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True):
     context: dict[str, Value] = {}
 
 
+class Tally(msgspec.Struct, frozen=True):
+    """What speaks for and against an item: pseudo-counts without the prior, as they were worth at ``touched``.
+
+    ``occurrences`` counts distinct episodes, ``shown`` and ``used`` recalls.
+    """
+
+    successes: float = 0.0
+    failures: float = 0.0
+    occurrences: int = 0
+    shown: int = 0
+    used: int = 0
+    touched: int = 0
+    last_used: int | None = None
+    state: ItemState = "active"
+
+
 class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Anything that can be recalled, with the trust that it has earned.
 
-    ``successes`` and ``failures`` are pseudo-counts as they were at ``touched``, without the prior; ``occurrences``
-    counts distinct episodes. ``pattern`` is set for patterns only; an episode's lesson is its task.
+    ``pattern`` and ``signature`` are set for patterns only; an episode's lesson is its task.
     """
 
     id: str
@@ -165,14 +180,7 @@ class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
     signature: int | None = None
     created: int = 0
     score: float | None = None
-    successes: float = 0.0
-    failures: float = 0.0
-    occurrences: int = 0
-    shown: int = 0
-    used: int = 0
-    touched: int = 0
-    last_used: int | None = None
-    state: ItemState = "active"
+    tally: Tally = Tally()
 
 
 class Exposure(Record, frozen=True, kw_only=True, omit_defaults=True):

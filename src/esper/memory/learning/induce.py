@@ -12,11 +12,11 @@ from esper.memory.identity import new_id
 from esper.memory.learning.antipatterns import antipatterns
 from esper.memory.learning.approaches import approaches
 from esper.memory.learning.decisions import decisions
-from esper.memory.learning.merge import rewarded, seen
+from esper.memory.learning.merge import seen, used
 from esper.memory.learning.observation import MAX_OBSERVATIONS, Observation
 from esper.memory.learning.recoveries import recoveries
 from esper.memory.learning.sequences import sequences
-from esper.memory.records import Episode, Item
+from esper.memory.records import Episode, Item, Tally
 from esper.memory.stores.store import SearchText, Sighting, Store
 
 KINDS: Final[tuple[Callable[[Episode, float], Iterator[Observation]], ...]] = (
@@ -27,6 +27,7 @@ KINDS: Final[tuple[Callable[[Episode, float], Iterator[Observation]], ...]] = (
     antipatterns,
 )
 MIN_EPISODES: Final = 2
+_MAX_EVIDENCE: Final = 1_000
 
 
 def observe(episode: Episode, reward: float) -> dict[int, Observation]:
@@ -56,7 +57,7 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
     observed = observe(episode, reward)
     if not observed:
         return
-    known = store.items.signed(list(observed))
+    known = store.items.tallies(list(observed))
     counted = {sign: one for sign, one in observed.items() if sign in known or not one.counter}
     rows = [Sighting(sign, one.first, one.last, one.reward) for sign, one in counted.items()]
     store.sightings.add(episode.id, rows)
@@ -66,12 +67,14 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
     store.items.add([_begin(store, episode, sign, counted[sign]) for sign in begun])
 
 
-def _merge(store: Store, episode: Episode, known: dict[int, Item], observed: dict[int, Observation]) -> None:
+def _merge(store: Store, episode: Episode, known: dict[int, Tally], observed: dict[int, Observation]) -> None:
     now = _now(episode)
-    merged = [seen(item, observed[sign].reward, now) for sign, item in known.items()]
-    store.items.update(merged)
-    for sign, item in known.items():
-        if observed[sign].instead and not item.lesson.instead:
+    store.items.update_signed(
+        {sign: seen(tally, observed[sign].reward, now) for sign, tally in known.items()}
+    )
+    cured = [sign for sign in known if observed[sign].instead]
+    for sign, item in store.items.signed(cured).items() if cured else ():
+        if not item.lesson.instead:
             lesson = observed[sign].lesson(episode)
             store.items.rewrite(msgspec.structs.replace(item, lesson=lesson), _words(episode, lesson.text))
 
@@ -89,16 +92,17 @@ def _begin(store: Store, episode: Episode, signature: int, one: Observation) -> 
         task_type=episode.task_type if one.scope else "",
         domain=episode.domain if one.scope else "",
         created=now,
-        touched=now,
+        tally=Tally(touched=now),
     )
     return _with_evidence(store, item), _words(episode, lesson.text)
 
 
 def _with_evidence(store: Store, item: Item) -> Item:
     assert item.signature is not None
-    for evidence in store.sightings.evidence(item.signature, 1_000):
-        item = rewarded(item, evidence.reward, item.touched, weight=1.0, occurrences=item.occurrences + 1)
-    return item
+    tally = item.tally
+    for evidence in store.sightings.evidence(item.signature, _MAX_EVIDENCE):
+        tally = seen(tally, evidence.reward, tally.touched)
+    return msgspec.structs.replace(item, tally=tally)
 
 
 def _words(episode: Episode, text: str) -> SearchText:
@@ -116,18 +120,20 @@ def _now(episode: Episode) -> int:
 
 def relearn(store: Store, signatures: Sequence[int], *, min_episodes: int = MIN_EPISODES) -> None:
     """Count patterns anew from the evidence that is left; those without enough of it are erased."""
+    if not signatures:
+        return
+    left = store.sightings.counts(signatures)
     for signature, item in store.items.signed(signatures).items():
-        left = store.sightings.counts([signature]).get(signature, 0)
-        if left < min_episodes:
+        if left.get(signature, 0) < min_episodes:
             store.items.forget([item.id])
         else:
-            store.items.update([_recounted(store, item)])
+            store.items.update({item.id: _recounted(store, item)})
 
 
-def _recounted(store: Store, item: Item) -> Item:
-    bare = msgspec.structs.replace(item, successes=0.0, failures=0.0, occurrences=0, state="active")
-    counted = _with_evidence(store, bare)
+def _recounted(store: Store, item: Item) -> Tally:
+    before = item.tally
+    bare = Tally(shown=before.shown, touched=before.touched)
+    tally = _with_evidence(store, msgspec.structs.replace(item, tally=bare)).tally
     for told in store.exposures.rewards(item.id):
-        reward = told.reward or 0.0
-        counted = rewarded(counted, reward, counted.touched, weight=2.0, occurrences=counted.occurrences)
-    return counted
+        tally = used(tally, told.reward or 0.0, tally.touched)
+    return msgspec.structs.replace(tally, last_used=before.last_used)

@@ -1,4 +1,4 @@
-"""How far something is trusted: a Beta posterior with an interval, decay, retirement and return. Knows no record."""
+"""How far something is trusted: a Beta posterior with an interval. Knows no record."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import msgspec
 
 PRIOR: Final = 1.0
 """Pseudo-count of a success and of a failure before anything was seen: Beta(1, 1)."""
-HALF_LIFE: Final = 90 * 86_400 * 10**9
-"""Evidence counts half after ninety days (nanoseconds)."""
 _Z: Final = 1.6448536269514722  # the interval holds 90 %
 _EXPLORE: Final = 0.25
 _RETIRE_BELOW: Final = 0.5
@@ -52,11 +50,6 @@ def trust_of(successes: float, failures: float) -> Trust:
     middle = _digamma(a) - _digamma(b)
     spread = _Z * math.sqrt(_trigamma(a) + _trigamma(b))
     return Trust(a / (a + b), _sigmoid(middle - spread), _sigmoid(middle + spread))
-
-
-def decay(count: float, age: int) -> float:
-    """What a pseudo-count is worth after ``age`` nanoseconds."""
-    return count * 0.5 ** (age / HALF_LIFE) if age > 0 else count
 
 
 def _sigmoid(x: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Final
 
 from esper.memory.records import Episode, Step
@@ -21,6 +22,7 @@ _VARIABLE = re.compile(
 )
 
 
+@lru_cache(maxsize=4_096)
 def normalised(text: str, *, words: int = _WORDS) -> str:
     """Lower case, one line, at most ``words`` words; numbers, paths, quotes and hex become a word for it."""
     line = text.strip().partition("\n")[0][:_LENGTH].lower()

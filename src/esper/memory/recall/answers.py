@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import msgspec
 
-from esper.memory.learning.trust import Trust, trust_of
+from esper.memory.learning.trust import Trust
 from esper.memory.records import Item
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One item, its total, and the ``parts`` that add up to it."""
+    """One item, its total, the ``parts`` that add up to it, and how far its use can be relied on."""
 
     item: Item
     total: float
     parts: dict[str, float]
+    trust: Trust
 
     @property
     def id(self) -> str:
@@ -26,11 +27,6 @@ class Answer(msgspec.Struct, frozen=True):
     def text(self) -> str:
         """What it says."""
         return self.item.lesson.text
-
-    @property
-    def trust(self) -> Trust:
-        """How far its use can be relied on."""
-        return trust_of(self.item.successes, self.item.failures)
 
     @property
     def why(self) -> str:
@@ -70,9 +66,3 @@ class Recalled(msgspec.Struct, frozen=True):
 
     def __iter__(self) -> Iterator[Answer]:
         return iter(self.answers)
-
-
-def answers_of(ranked: Sequence[tuple[Item, dict[str, float]]]) -> tuple[Answer, ...]:
-    """Answers by total, ties by id, so that the order is always the same."""
-    told = [Answer(item, sum(parts.values()), parts) for item, parts in ranked]
-    return tuple(sorted(told, key=lambda answer: (-answer.total, answer.id)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from esper.memory.learning.trust import decay, trust_of
-from esper.memory.recall.answers import Answer, answers_of
+from esper.memory.learning.merge import trust
+from esper.memory.recall.answers import Answer
 from esper.memory.records import Item
 from esper.memory.stores.store import Hit
 
@@ -34,27 +35,25 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = ""
 
 
-def ranked(hits: list[Hit], question: Question, weights: Weights) -> tuple[Answer, ...]:
-    """Hits as answers, best first; the text term is the share of the best hit's relevance."""
+def ranked(hits: Sequence[Hit], question: Question, weights: Weights) -> tuple[Answer, ...]:
+    """Hits as answers, best first, ties by id; the text term is the share of the best hit's relevance."""
     best = max((hit.relevance for hit in hits), default=0.0)
-    told = []
-    for hit in hits:
-        text = hit.relevance / best if best > 0 else 0.0
-        told.append((hit.item, parts(hit.item, text, question, weights)))
-    return answers_of(told)
+    told = [answer(hit.item, hit.relevance / best if best > 0 else 0.0, question, weights) for hit in hits]
+    return tuple(sorted(told, key=lambda one: (-one.total, one.id)))
 
 
-def parts(item: Item, text: float, question: Question, weights: Weights) -> dict[str, float]:
-    """The terms of one item; ``text`` lies in [0, 1]."""
-    age = max(question.now - item.touched, 0)
-    trust = trust_of(decay(item.successes, age), decay(item.failures, age))
+def answer(item: Item, text: float, question: Question, weights: Weights) -> Answer:
+    """One item with its terms; ``text`` lies in [0, 1]."""
+    belief = trust(item.tally, question.now)
+    age = max(question.now - item.tally.touched, 0)
     same = (item.task_type, item.domain)
     asked = (question.task_type, question.domain)
     matched = sum(1 for mine, theirs in zip(same, asked, strict=True) if theirs and mine == theirs)
-    return {
+    parts = {
         "text": weights.text * text,
-        "trust": weights.trust * (trust.hopeful - 0.5),
+        "trust": weights.trust * (belief.hopeful - 0.5),
         "context": weights.context * matched / 2,
         "score": weights.score * (item.score if item.score is not None else 0.5),
         "recency": weights.recency * 0.5 ** (age / RECENT),
     }
+    return Answer(item, sum(parts.values()), parts, belief)

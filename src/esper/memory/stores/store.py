@@ -9,7 +9,7 @@ What cannot be read or written raises ``MemoryStoreError``; an id that is not th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
@@ -28,6 +28,7 @@ from esper.memory.records import (
     Relation,
     State,
     Step,
+    Tally,
     Value,
 )
 
@@ -120,10 +121,7 @@ class Episodes(Protocol):
         ...
 
     def efforts(self, like: Episode, limit: int) -> list[Effort]:
-        """At most ``limit`` late successful episodes of the same namespace, task type and domain, newest first.
-
-        Only the last ``4 * limit`` episodes of the task type and domain are looked at.
-        """
+        """The latest successful episodes of the same namespace, task type and domain, newest first."""
         ...
 
     def forget(self, ids: Sequence[str]) -> None:
@@ -138,8 +136,12 @@ class Items(Protocol):
         """Write new items and index their words."""
         ...
 
-    def update(self, items: Iterable[Item]) -> None:
-        """Write score, trust counts, uses, times and state of items that are there."""
+    def update(self, tallies: Mapping[str, Tally]) -> None:
+        """Write tallies by id, all but ``shown``, which the exposures count."""
+        ...
+
+    def update_signed(self, tallies: Mapping[int, Tally]) -> None:
+        """Write tallies of patterns by signature, all but ``shown``."""
         ...
 
     def rewrite(self, item: Item, text: SearchText) -> None:
@@ -152,6 +154,10 @@ class Items(Protocol):
 
     def signed(self, signatures: Sequence[int]) -> dict[int, Item]:
         """The patterns with these signatures."""
+        ...
+
+    def tallies(self, signatures: Sequence[int]) -> dict[int, Tally]:
+        """The tallies of the patterns with these signatures."""
         ...
 
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
@@ -171,7 +177,7 @@ class Sightings(Protocol):
     """What was seen in which episode: the evidence behind every pattern."""
 
     def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
-        """Write what was seen in an episode; a signature counts once an episode."""
+        """Write all that was seen in an episode, once an episode; a signature counts once."""
         ...
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:

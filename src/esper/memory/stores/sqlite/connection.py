@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
 
 import apsw
 
-from esper.errors import MemoryStoreError
+from esper.errors import EpisodeError, MemoryStoreError
 
 MEMORY: Final = ":memory:"
 BUSY_MS: Final = 30_000
@@ -28,80 +29,119 @@ class Connection:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
-        with _told(path):
+        self._transaction = _Transaction(self)
+        try:
             self._sqlite = apsw.Connection(path, statementcachesize=200)
             self._sqlite.set_busy_timeout(BUSY_MS)
             for pragma in _pragmas(power):
                 self._sqlite.execute(f"PRAGMA {pragma}").fetchall()
+        except apsw.Error as error:
+            raise _told(path, error) from error
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Run one statement and give all its rows."""
-        with self._lock, _told(self.path):
-            return self._sqlite.execute(sql, values).fetchall()
+        with self._lock:
+            try:
+                return self._sqlite.execute(sql, values).fetchall()
+            except apsw.Error as error:
+                raise _told(self.path, error) from error
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Run one statement and give its first row."""
-        with self._lock, _told(self.path):
-            return self._sqlite.execute(sql, values).fetchone()
+        with self._lock:
+            try:
+                return self._sqlite.execute(sql, values).fetchone()
+            except apsw.Error as error:
+                raise _told(self.path, error) from error
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one statement inside a transaction; the number of rows it changed."""
-        with self.transaction(), _told(self.path):
-            self._sqlite.execute(sql, values)
+        with self.transaction():
+            try:
+                self._sqlite.execute(sql, values)
+            except apsw.Error as error:
+                raise _told(self.path, error) from error
             return self._sqlite.changes()
 
     def write_many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """Run one statement for each row inside a transaction."""
-        with self.transaction(), _told(self.path):
-            self._sqlite.executemany(sql, rows)
+        with self.transaction():
+            try:
+                self._sqlite.executemany(sql, rows)
+            except apsw.Error as error:
+                raise _told(self.path, error) from error
 
     def script(self, sql: str) -> None:
-        """Run several statements."""
-        with self.transaction(), _told(self.path):
-            self._sqlite.execute(sql)
+        """Run several statements inside a transaction."""
+        self.write(sql)
 
     @property
     def last_key(self) -> int:
         """The row key of the last insert; ask inside its transaction."""
         return self._sqlite.last_insert_rowid()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[None]:
         """All or nothing; the outermost commits, and takes the write lock at once so that reads in it stay true."""
-        with self._lock:
-            if self._depth:
-                yield
-                return
-            with _told(self.path):
-                self._sqlite.execute("BEGIN IMMEDIATE")
-            self._depth = 1
-            done = False
+        return self._transaction
+
+    def begin(self) -> None:
+        """Go one level into the transaction; waits for other threads and processes."""
+        self._lock.acquire()
+        if not self._depth:
             try:
-                yield
-                with _told(self.path):
-                    self._sqlite.execute("COMMIT")
-                done = True
-            finally:
-                self._depth = 0
-                if not done and self._sqlite.in_transaction:
-                    self._sqlite.execute("ROLLBACK")
+                self._sqlite.execute("BEGIN IMMEDIATE")
+            except apsw.Error as error:
+                self._lock.release()
+                raise _told(self.path, error) from error
+        self._depth += 1
+
+    def end(self, *, commit: bool) -> None:
+        """Come one level out; the outermost commits or rolls back."""
+        self._depth -= 1
+        try:
+            if self._depth == 0:
+                self._sqlite.execute("COMMIT" if commit else "ROLLBACK")
+        except apsw.Error as error:
+            if self._sqlite.in_transaction:
+                self._sqlite.execute("ROLLBACK")
+            raise _told(self.path, error) from error
+        finally:
+            self._lock.release()
 
     def backup(self, target: Path) -> None:
         """Copy the whole database into a file, which appears only when it is complete."""
         partial = target.with_name(target.name + ".partial")
         partial.unlink(missing_ok=True)
-        with self._lock, _told(str(target)):
-            copy = apsw.Connection(str(partial))
-            with copy.backup("main", self._sqlite, "main") as progress:
-                while not progress.done:
-                    progress.step(1_000)
-            copy.close()
+        try:
+            self._copy_to(partial)
+        except apsw.Error as error:
+            raise _told(str(target), error) from error
         partial.replace(target)
+
+    def _copy_to(self, target: Path) -> None:
+        copy = apsw.Connection(str(target))
+        with self._lock, copy.backup("main", self._sqlite, "main") as progress:
+            while not progress.done:
+                progress.step(1_000)
+        copy.close()
 
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
-        with self._lock, _told(self.path):
+        with self._lock:
             self._sqlite.close()
+
+
+class _Transaction:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.begin()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.end(commit=kind is None)
 
 
 def _pragmas(power: bool) -> tuple[str, ...]:
@@ -126,10 +166,8 @@ _ADVICE: dict[type[apsw.Error], str] = {
 }
 
 
-@contextmanager
-def _told(path: str) -> Iterator[None]:
-    try:
-        yield
-    except apsw.Error as error:
-        advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), str(error))
-        raise MemoryStoreError(f"{path}: {advice}") from error
+def _told(path: str, error: apsw.Error) -> MemoryStoreError | EpisodeError:
+    if isinstance(error, apsw.ConstraintError):
+        return EpisodeError(f"{path}: it is there already, or what it belongs to is gone ({error})")
+    advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), str(error))
+    return MemoryStoreError(f"{path}: {advice}")

@@ -123,17 +123,17 @@ class SqliteEpisodes:
     def efforts(self, like: Episode, limit: int) -> list[Effort]:
         """What the latest successes of this kind cost."""
         sql = (
-            "SELECT num_steps, (ended - started) / 1e9, tokens FROM (SELECT * FROM episode "
-            "WHERE task_type = ? AND domain = ? ORDER BY started DESC LIMIT ?) "
-            "WHERE namespace = ? AND reward >= 0.5 LIMIT ?"
+            "SELECT num_steps, (ended - started) / 1e9, tokens FROM episode "
+            "WHERE namespace = ? AND task_type = ? AND domain = ? AND reward >= 0.5 ORDER BY started DESC LIMIT ?"
         )
-        values = (like.task_type, like.domain, 4 * limit, like.namespace, limit)
+        values = (like.namespace, like.task_type, like.domain, limit)
         return [Effort(*row) for row in self._connection.rows(sql, values)]
 
     def forget(self, ids: Sequence[str]) -> None:
         """Erase episodes and all that hangs on them."""
         ids, held = tuple(ids), marks(ids)
         with self._connection.transaction():
+            self._forget_sightings(ids)
             for sql in (
                 f"DELETE FROM item_text WHERE rowid IN (SELECT key FROM item WHERE id IN ({held}))",
                 f"DELETE FROM item WHERE id IN ({held})",
@@ -145,6 +145,15 @@ class SqliteEpisodes:
                 self._connection.write(sql, ids)
         for id in ids:
             self._keys.pop(id, None)
+
+    def _forget_sightings(self, ids: Sequence[str]) -> None:
+        sql = f"SELECT key, signatures FROM episode WHERE id IN ({marks(ids)}) AND signatures IS NOT NULL"
+        rows = [
+            (signature, key)
+            for key, signatures in self._connection.rows(sql, ids)
+            for signature in _decode_any(signatures)
+        ]
+        self._connection.write_many("DELETE FROM sighting WHERE signature = ? AND episode = ?", rows)
 
     def _key(self, id: str) -> int:
         key = self._keys.get(id)

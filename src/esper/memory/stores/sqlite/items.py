@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from esper.memory.learning.trust import trust_of
-from esper.memory.records import Item, Lesson
+from esper.memory.records import Item, Lesson, Tally
 from esper.memory.stores.sqlite.connection import Connection, Row
 from esper.memory.stores.sqlite.where import conditions, marks
 from esper.memory.stores.store import Filter, Hit, SearchText
 
 _WEIGHTS: Final = "2.0, 1.0, 1.0"
-_COLUMNS: Final = ", ".join(
-    f"item.{name}"
-    for name in (
-        *(
-            "id",
-            "kind",
-            "pattern",
-            "signature",
-            "namespace",
-            "task_type",
-            "domain",
-            "state",
-            "created",
-            "score",
-        ),
-        *("successes", "failures", "occurrences", "shown", "used", "touched", "last_used", "lesson"),
-    )
-)
-_ADD: Final = (
-    "INSERT INTO item (id, kind, pattern, signature, namespace, task_type, domain, state, created, score, successes, "
-    "failures, occurrences, shown, used, touched, last_used, lesson, trust) VALUES ("
-    + ", ".join("?" * 19)
-    + ")"
-)
+_IDENTITY: Final = "id, kind, pattern, signature, namespace, task_type, domain, created, score, lesson"
+_TALLY: Final = "successes, failures, occurrences, shown, used, touched, last_used, state"
+_COLUMNS: Final = ", ".join(f"item.{name}" for name in f"{_IDENTITY}, {_TALLY}".split(", "))
+_ADD: Final = f"INSERT INTO item ({_IDENTITY}, {_TALLY}, trust) VALUES ({marks(range(19))})"
 _UPDATE: Final = (
-    "UPDATE item SET score = ?, successes = ?, failures = ?, trust = ?, occurrences = ?, used = ?, touched = ?, "
-    "last_used = ?, state = ? WHERE id = ?"
+    "UPDATE item SET successes = ?, failures = ?, trust = ?, occurrences = ?, used = ?, touched = ?, last_used = ?, "
+    "state = ? WHERE "
 )
 _REWRITE_TEXT: Final = (
     "INSERT OR REPLACE INTO item_text (rowid, title, context, detail) "
@@ -66,9 +46,15 @@ class SqliteItems:
                 key = self._connection.last_key
                 self._connection.write(_ADD_TEXT, (key, text.title, text.context, text.detail))
 
-    def update(self, items: Iterable[Item]) -> None:
-        """Write what changes when an item is seen, shown or used."""
-        self._connection.write_many(_UPDATE, [_counts_of(item) for item in items])
+    def update(self, tallies: Mapping[str, Tally]) -> None:
+        """Write tallies, by id."""
+        rows = [(*_counts_of(tally), id) for id, tally in tallies.items()]
+        self._connection.write_many(_UPDATE + "id = ?", rows)
+
+    def update_signed(self, tallies: Mapping[int, Tally]) -> None:
+        """Write tallies of patterns, by signature."""
+        rows = [(*_counts_of(tally), signature) for signature, tally in tallies.items()]
+        self._connection.write_many(_UPDATE + "signature = ?", rows)
 
     def rewrite(self, item: Item, text: SearchText) -> None:
         """Replace lesson and words."""
@@ -86,6 +72,11 @@ class SqliteItems:
         """The patterns with these signatures."""
         sql = f"SELECT {_COLUMNS} FROM item WHERE signature IN ({marks(signatures)}) ORDER BY key"
         return {row[3]: _item_of(row) for row in self._connection.rows(sql, tuple(signatures))}
+
+    def tallies(self, signatures: Sequence[int]) -> dict[int, Tally]:
+        """The tallies of the patterns with these signatures."""
+        sql = f"SELECT signature, {_TALLY} FROM item WHERE signature IN ({marks(signatures)})"
+        return {row[0]: Tally(*row[1:]) for row in self._connection.rows(sql, tuple(signatures))}
 
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
         """Items that hold any of the terms, best first."""
@@ -126,22 +117,29 @@ def _any_of(terms: Sequence[str]) -> str:
 
 
 def _row_of(item: Item) -> Row:
+    tally = item.tally
     return (
         *(item.id, item.kind, item.pattern, item.signature, item.namespace, item.task_type, item.domain),
-        *(item.state, item.created, item.score, item.successes, item.failures, item.occurrences),
-        *(item.shown, item.used, item.touched, item.last_used, _encode(item.lesson), _trust(item)),
+        *(item.created, item.score, _encode(item.lesson), tally.successes, tally.failures, tally.occurrences),
+        *(tally.shown, tally.used, tally.touched, tally.last_used, tally.state, _trust(tally)),
     )
 
 
-def _counts_of(item: Item) -> Row:
+def _counts_of(tally: Tally) -> Row:
     return (
-        *(item.score, item.successes, item.failures, _trust(item), item.occurrences, item.used),
-        *(item.touched, item.last_used, item.state, item.id),
+        tally.successes,
+        tally.failures,
+        _trust(tally),
+        tally.occurrences,
+        tally.used,
+        tally.touched,
+        tally.last_used,
+        tally.state,
     )
 
 
-def _trust(item: Item) -> float:
-    return trust_of(item.successes, item.failures).lower
+def _trust(tally: Tally) -> float:
+    return trust_of(tally.successes, tally.failures).lower
 
 
 def _item_of(row: Row) -> Item:
@@ -153,15 +151,8 @@ def _item_of(row: Row) -> Item:
         namespace=row[4],
         task_type=row[5],
         domain=row[6],
-        state=row[7],
-        created=row[8],
-        score=row[9],
-        successes=row[10],
-        failures=row[11],
-        occurrences=row[12],
-        shown=row[13],
-        used=row[14],
-        touched=row[15],
-        last_used=row[16],
-        lesson=_decode(row[17]),
+        created=row[7],
+        score=row[8],
+        lesson=_decode(row[9]),
+        tally=Tally(*row[10:18]),
     )

@@ -47,6 +47,8 @@ _REWARDS: Final = (
     "ORDER BY used_at, exposure.key"
 )
 
+_encode = msgspec.msgpack.encode
+_decode_signatures = msgspec.msgpack.Decoder(list[int]).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -63,7 +65,9 @@ class SqliteSightings:
             if row is None:
                 raise EpisodeError(f"there is no episode {episode}")
             rows = [(seen.signature, row[0], seen.first, seen.last, seen.reward) for seen in sightings]
-            self._connection.write_many(_ADD, rows)
+            self._connection.write_many(_ADD, sorted(rows))
+            signatures = _encode([row[0] for row in rows])
+            self._connection.write("UPDATE episode SET signatures = ? WHERE key = ?", (signatures, row[0]))
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:
         """In how many distinct episodes each signature was seen."""
@@ -86,8 +90,8 @@ class SqliteSightings:
 
     def of_episode(self, episode: str) -> list[int]:
         """The signatures that were seen in an episode."""
-        sql = "SELECT signature FROM sighting WHERE episode = (SELECT key FROM episode WHERE id = ?) ORDER BY signature"
-        return [row[0] for row in self._connection.rows(sql, (episode,))]
+        row = self._connection.row("SELECT signatures FROM episode WHERE id = ?", (episode,))
+        return _decode_signatures(row[0]) if row and row[0] else []
 
 
 def _situation(task_type: str, domain: str) -> dict[str, Any]:

@@ -14,10 +14,13 @@ CREATE TABLE episode (
     value REAL,
     score REAL,
     context BLOB NOT NULL,
+    signatures BLOB,
     body BLOB
 );
 CREATE INDEX episode_by_type ON episode (task_type, domain, started DESC);
 CREATE INDEX episode_by_namespace ON episode (namespace, started DESC);
+CREATE INDEX episode_effort ON episode (namespace, task_type, domain, started DESC, num_steps, ended, tokens)
+    WHERE reward >= 0.5;
 CREATE INDEX episode_open ON episode (started DESC) WHERE state = 'open';
 
 CREATE TABLE step (
@@ -66,13 +69,12 @@ CREATE VIRTUAL TABLE item_text USING fts5 (
 
 CREATE TABLE sighting (
     signature INTEGER NOT NULL,
-    episode INTEGER NOT NULL REFERENCES episode (key) ON DELETE CASCADE,
+    episode INTEGER NOT NULL,
     first INTEGER NOT NULL,
     last INTEGER NOT NULL,
     reward REAL NOT NULL,
     PRIMARY KEY (signature, episode)
 ) WITHOUT ROWID;
-CREATE INDEX sighting_by_episode ON sighting (episode);
 
 CREATE TABLE exposure (
     key INTEGER PRIMARY KEY,
