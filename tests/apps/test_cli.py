@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from esper import __version__
 from esper.apps import cli
 
 Esper = Callable[..., tuple[int, str, str]]
@@ -243,7 +244,15 @@ def test_an_error_that_nobody_foresaw_is_one_line_too(esper: Esper, tmp_path: Pa
 
 def test_nothing_or_two_things_to_train_is_a_usage_error(esper: Esper) -> None:
     assert esper("train")[0] == 2
-    assert esper("train", "digits", "--resume", "latest")[0] == 2
+    code, _, err = esper("train", "digits", "--resume", "latest", "--steps", 5, "-q")
+    assert code == 2
+    said = " ".join(err.replace("│", " ").split())
+    assert "--resume goes on with the run's own task and settings; leave out" in said
+    assert {"--steps,", "SOURCE"} <= set(said.split())
+
+
+def test_the_version_is_printed(esper: Esper) -> None:
+    assert esper("--version") == (0, f"esper {__version__}\n", "")
 
 
 def test_an_unwritable_home_is_an_error_before_training(esper: Esper, task_file: Path, home: Path) -> None:

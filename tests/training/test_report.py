@@ -347,6 +347,22 @@ def test_a_number_that_is_not_finite_is_shown_as_missing(tmp_path: Path) -> None
     assert _data(page)["rounds"][0]["trials"][0]["gain"] is None
 
 
+def test_a_novelty_gain_that_was_not_measured_is_shown_as_missing(tmp_path: Path) -> None:
+    window = _sensed(100)
+    first, *others = window.signals
+    unmeasured = msgspec.structs.replace(first, novelty_gain=-8192.0)
+    window = msgspec.structs.replace(window, signals=(unmeasured, *others))
+    page = report.write_report(_write(tmp_path, _run(), [], [window]))
+    gains = [signal["novelty_gain"] for signal in _data(page)["sensed"][0]["signals"]]
+    assert gains == [None, *(signal.novelty_gain for signal in others)]
+
+
+def test_a_run_that_could_not_grow_says_why(tmp_path: Path) -> None:
+    run = _run() | {"growth_off": "20 examples are too few"}
+    page = report.write_report(_write(tmp_path, run, [], [])).read_text()
+    assert "Growth was off: 20 examples are too few." in page
+
+
 def test_steps_without_a_finite_loss_are_counted_but_the_measurement_before_the_first_step_is_not(
     tmp_path: Path,
 ) -> None:

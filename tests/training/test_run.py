@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -48,6 +49,12 @@ def test_a_run_is_found_by_latest_by_the_start_of_its_name_by_its_id_and_by_its_
     assert find_run(tmp_path, first.load().id).path == first.path
     assert find_run(tmp_path / "elsewhere", str(first.path)).path == first.path
     assert [run.name for run in runs(tmp_path)] == [second.name, first.name]
+
+
+def test_the_start_of_an_id_is_enough_and_a_whole_id_wins_over_the_start_of_a_name(tmp_path: Path) -> None:
+    first, second = (RunFolder.create(tmp_path, record(id=name)) for name in ("4f01aa", "2026"))
+    assert find_run(tmp_path, "4f0").path == first.path
+    assert find_run(tmp_path, "2026").path == second.path
 
 
 def test_a_name_that_fits_none_or_several_says_which_there_are(tmp_path: Path) -> None:
@@ -176,6 +183,11 @@ def test_the_verdict_of_a_run_without_growth_or_without_an_end_says_so() -> None
     assert "best first: linear 50.0 %, network 88.0 %, gradient-boosted 90.0 %" in text
     assert "Nothing grew" in "\n".join(verdict(record(result=RESULT), []))
     assert verdict(record(), []) == ["The run is running; there is no verdict yet."]
+
+
+def test_a_run_that_knows_only_its_loss_says_it_once() -> None:
+    result = msgspec.structs.replace(RESULT, metric="loss", test=0.5, held_out=0.4, test_loss=0.5)
+    assert verdict(record(result=result), [])[0] == "Test loss 0.5 (held out 0.4)."
 
 
 def test_a_row_of_the_listing_has_what_is_known(tmp_path: Path) -> None:

@@ -260,12 +260,7 @@ def test_stray_words_among_numbers_are_noted_with_an_example() -> None:
     many = {**houses(), "age": words(*map(str, range(NUM_ROWS - 1)), "unknown")}
     for options in ({}, {"kind": "regression"}):
         with pytest.raises(DataError, match="such as 'unknown'"):
-            table_task(
-                {**houses(), "age": words(*map(str, range(NUM_ROWS - 1)), "unknown")},
-                "age",
-                name="t",
-                **options,
-            )
+            table_task(many, "age", name="t", **options)
 
 
 def test_a_column_of_words_in_which_some_are_numbers_is_no_column_of_numbers() -> None:

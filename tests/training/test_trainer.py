@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from esper.errors import CheckpointError, DataError
-from esper.events import Attached, Folded
+from esper.events import Attached, Cut, Folded
 from esper.growth import checkpoint
 from esper.growth.budget import Budget
 from esper.training.data import Data
 from esper.training.ending import conclude, load_model
+from esper.training.network import num_params
 from esper.training.order import Order
 from esper.training.progress import Progress
 from esper.training.run import Measured, Record, RunFolder, Settings, new_record
@@ -137,6 +140,49 @@ def test_a_growing_run_goes_on_from_the_middle_of_every_phase(tmp_path: Path, gr
     assert lines(trainer) == lines(grown)
     assert same_weights(trainer.model, grown.model)
     assert trainer.run.read_events() == [e for e in grown.run.read_events() if not isinstance(e, Folded)]
+
+
+def test_the_size_shown_is_that_of_the_engine_and_a_path_that_was_cut_does_not_count(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, growing_task())
+    shown: list[int] = []
+    trainer.listen(lambda news: shown.append(news.params) if isinstance(news, Progress) else None)
+    trainer.train()
+    changes = [event for event in trainer.run.read_events() if isinstance(event, Attached | Cut)]
+    assert any(isinstance(event, Cut) for event in changes), "the test is worth nothing if nothing is cut"
+    for event in changes:
+        assert shown[event.step + 60 - 1] == event.total_params  # after the next measurement
+    assert shown[-1] == num_params(trainer.finish())
+
+
+def test_a_run_that_has_only_begun_has_a_drawing_of_its_network(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, xor_task(total_steps=300), growth=False)
+    stop_at(1, trainer)
+    drawn = trainer.run.load().network_before
+    assert drawn is not None
+    assert [layer.type for layer in drawn] == ["Linear", "Dropout", "BatchNorm1d", "Linear"]
+
+
+class Restless(nn.Linear):
+    """Draws from the random streams of Python and NumPy."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        noise = random.random() + np.random.rand() if self.training else 0.0
+        scores: Tensor = super().forward(x) + noise * x.sum(dim=1, keepdim=True)
+        return scores
+
+
+def test_going_on_continues_every_random_stream(tmp_path: Path) -> None:
+    task = xor_task(total_steps=60, model=lambda: Restless(2, 2))
+    whole = trainer_in(tmp_path / "whole", task, growth=False)
+    whole.train()
+    first = trainer_in(tmp_path / "parts", task, growth=False)
+    stop_at(30, first)
+    random.seed(99)
+    np.random.seed(99)
+    second = Trainer(task, first.run, pace=first.pace, growth=False)
+    second.restore()
+    second.train()
+    assert lines(second) == lines(whole)
 
 
 def test_a_grown_network_is_stored_and_comes_back_as_plain_torch(grown: Trainer) -> None:

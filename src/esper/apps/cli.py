@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
+from esper import __version__
 from esper.errors import DataError, EsperError
 
 app = typer.Typer(
@@ -31,7 +32,12 @@ app = typer.Typer(
     epilog="Every command takes --debug: show the whole traceback of an error.",
 )
 
-Run = Annotated[str, typer.Argument(help="'latest', or the start of a run's name (see: esper runs)")]
+Run = Annotated[
+    str,
+    typer.Argument(
+        help="'latest', a run's id, the start of either id or name (see: esper runs), or its folder"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
 
 
@@ -51,8 +57,25 @@ class Format(StrEnum):
     onnx = "onnx"
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"esper {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main_options(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
 @app.command()
 def train(  # noqa: PLR0913 - one parameter an option
+    context: typer.Context,
     source: Annotated[str | None, typer.Argument(help="a built-in task, my_task.py, or data.csv")] = None,
     *,
     target: Annotated[str | None, typer.Option(help="table: the column to predict")] = None,
@@ -82,11 +105,11 @@ def train(  # noqa: PLR0913 - one parameter an option
     from esper.apps.train import go_on, start
     from esper.training.run import Settings
 
-    if (source is None) == (resume is None):
-        raise typer.BadParameter("say what to train (try: esper train mnist1d), or --resume RUN")
     if resume is not None:
+        _refuse_beside_resume(context)
         raise typer.Exit(go_on(_find(resume), quiet=quiet))
-    assert source is not None
+    if source is None:
+        raise typer.BadParameter("say what to train (try: esper train mnist1d), or --resume RUN")
     settings = Settings(
         source=_absolute(source),
         seed=seed,
@@ -222,6 +245,16 @@ def _find(name: str) -> Any:
     from esper.training.run import find_run
 
     return find_run(project_home(), name)
+
+
+def _refuse_beside_resume(context: typer.Context) -> None:
+    """A run goes on as it began; an option that would be passed over is an error."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    chosen = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+    given = [name for name in chosen if name not in {"resume", "quiet"}]
+    if given:
+        named = ", ".join("SOURCE" if name == "source" else f"--{name.replace('_', '-')}" for name in given)
+        raise typer.BadParameter(f"--resume goes on with the run's own task and settings; leave out {named}")
 
 
 def _absolute(source: str) -> str:

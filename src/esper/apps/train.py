@@ -52,6 +52,7 @@ def _train(trainer: Trainer, *, quiet: bool) -> int:
             done = trainer.train(should_stop=stop)
         if not done:
             run.change(status="interrupted")
+            print(f"Report so far: {write_report(run.path)}")
             print(f"Stopped after step {trainer.step:,}; go on with: esper train --resume {run.name}")
             return INTERRUPTED
         record = conclude(trainer)

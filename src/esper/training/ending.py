@@ -54,7 +54,6 @@ def conclude(trainer: Trainer) -> Record:
     return run.change(
         status="finished",
         result=result,
-        network_before=layers(start, rows),
         network_after=layers(model, rows, grafted=_sites(run)),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from importlib.resources import files
@@ -26,6 +27,9 @@ from esper.training.run import Measured, Record, RunFolder
 
 MAX_POINTS = 2_000
 MAX_WINDOWS = 60
+NOT_MEASURED = -8192.0
+"""What ``esper.events.Signal`` says of a novelty gain that could not be measured."""
+
 SCRIPTS = ("elements.js", "curves.js", "network.js", "decisions.js", "signals.js", "report.js")
 
 Floats = npt.NDArray[np.float64]
@@ -122,9 +126,20 @@ def rounds(events: Iterable[facts.AnyEvent]) -> list[dict[str, Any]]:
 
 
 def _signals(events: Iterable[facts.AnyEvent]) -> list[facts.Sensed]:
-    windows = [fact for fact in events if isinstance(fact, facts.Sensed)]
+    windows = [_measured(fact) for fact in events if isinstance(fact, facts.Sensed)]
     picked = np.unique(np.linspace(0, len(windows) - 1, MAX_WINDOWS).round().astype(int)) if windows else ()
     return [windows[index] for index in picked]
+
+
+def _measured(window: facts.Sensed) -> facts.Sensed:
+    """A novelty gain that could not be measured is shown as missing, as nan is."""
+    signals = (
+        msgspec.structs.replace(signal, novelty_gain=math.nan)
+        if signal.novelty_gain == NOT_MEASURED
+        else signal
+        for signal in window.signals
+    )
+    return msgspec.structs.replace(window, signals=tuple(signals))
 
 
 def kept(events: Iterable[facts.AnyEvent]) -> list[facts.Attached]:

@@ -245,7 +245,7 @@ def runs(home: Path) -> list[RunFolder]:
 
 
 def find_run(home: Path, name: str) -> RunFolder:
-    """A run by ``latest``, its path, its id, or any unambiguous start of its name.
+    """A run by ``latest``, its path, its id, or any unambiguous start of id or name.
 
     Raises ``RunError`` otherwise.
     """
@@ -261,6 +261,9 @@ def find_run(home: Path, name: str) -> RunFolder:
     ]
     if len(fitting) == 1:
         return fitting[0]
+    exact = [run for run in fitting if name in {run.name, run.name.rpartition("-")[2]}]
+    if len(exact) == 1:
+        return exact[0]
     shown = ", ".join(run.name for run in (fitting or known)[:5])
     raise RunError(f"{len(fitting) or 'no'} runs fit {name!r}; say one of: {shown}")
 

@@ -6,21 +6,24 @@ Does not know how a run is shown or reported.
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from esper.errors import CheckpointError, DataError
 from esper.events import AnyEvent
 from esper.growth import checkpoint
+from esper.growth.guard import random_state, set_random_state
 from esper.training.data import take
 from esper.training.journal import Journal
-from esper.training.network import num_params
+from esper.training.network import layers, num_params
 from esper.training.order import Order
 from esper.training.progress import Progress
 from esper.training.run import Measured, RunFolder
@@ -54,6 +57,8 @@ class Trainer:
     def __init__(
         self, task: Task, run: RunFolder, *, seed: int = 0, growth: bool = True, pace: Pace | None = None
     ) -> None:
+        random.seed(seed)
+        np.random.seed(seed)
         torch.manual_seed(seed)
         self.task = task
         self.run = run
@@ -70,7 +75,8 @@ class Trainer:
         self._sizes = [0, 0]
         self._loss = math.nan
         self._held_out: tuple[float | None, float | None] = (None, None)
-        self._params = num_params(self.model)
+        self._untrained = num_params(self.model) - self._num_trained()
+        self._params = self._num_params()
 
     def listen(self, listener: Listener) -> None:
         """Call ``listener`` with ``Progress`` after every step, and with every growth event."""
@@ -112,8 +118,9 @@ class Trainer:
         self._sizes = state["journals"]
 
     def _begin(self) -> None:
-        """Measure and save once before the first step: what cannot work fails here."""
+        """Measure, draw and save once before the first step: what cannot work fails here."""
         assert self._journals is not None
+        self.run.change(network_before=layers(self.model, self.task.sets.held_out))
         self._held_out = self.task.evaluate(self.model, self.task.sets.held_out)
         self._journals[0].append(self._measured(None))
         self.save()
@@ -146,7 +153,7 @@ class Trainer:
         self._smooth(loss)
         if self.step % self.pace.evaluate == 0 or self.step == self.task.total_steps:
             self._held_out = self.task.evaluate(self.model, self.task.sets.held_out)
-            self._params = num_params(self.model)
+            self._params = self._num_params()
             self._journals[0].append(self._measured(loss, rate=rate))
         else:
             self._journals[0].append(Measured(step=self.step, loss=loss))
@@ -162,6 +169,14 @@ class Trainer:
             held_out_metric=metric,
             params=self._params,
         )
+
+    def _num_params(self) -> int:
+        """Size of the network; a path that was cut no longer counts, though it is there until the end."""
+        return self._untrained + self._num_trained()
+
+    def _num_trained(self) -> int:
+        groups = self.optimizer.param_groups
+        return sum(p.numel() for group in groups for p in group["params"] if p.requires_grad)
 
     def _smooth(self, loss: float) -> None:
         if not math.isfinite(loss) and self.step > 1 and not math.isfinite(self._loss):
@@ -211,7 +226,7 @@ class Trainer:
             "step": self.step,
             "seconds": self.seconds,
             "loss": self._loss,
-            "random": torch.get_rng_state(),
+            "random": random_state(),
             "grower": None if self.grower is None else self.grower.state_dict(),
             "model": dict(self.model.state_dict()),
             "optimizer": self.optimizer.state_dict(),
@@ -225,5 +240,5 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
         self.step, self.seconds, self._loss = state["step"], state["seconds"], state["loss"]
-        random: Tensor = state["random"]
-        torch.set_rng_state(random)
+        self._params = self._num_params()
+        set_random_state(state["random"])

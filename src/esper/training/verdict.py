@@ -33,7 +33,8 @@ def amount(value: float, metric: str) -> str:
 
 def _score(result: Result) -> str:
     test, held_out = amount(result.test, result.metric), amount(result.held_out, result.metric)
-    return f"Test {result.metric} {test} (held out {held_out}), test loss {result.test_loss:.4g}."
+    loss = "" if result.metric == "loss" else f", test loss {result.test_loss:.4g}"
+    return f"Test {result.metric} {test} (held out {held_out}){loss}."
 
 
 def _size(result: Result) -> str:
