@@ -9,6 +9,7 @@ EsperError
 ├── SiteError                 a place in the network that cannot be grown
 ├── CheckpointError           a missing, damaged or foreign checkpoint
 ├── DataError                 a table or a task that cannot be trained on
+├── EmbeddingError            embeddings that do not come, or are none
 ├── RunError                  a run folder that cannot be read or written
 └── SettingsError             an environment variable that does not parse
 """
@@ -58,6 +59,10 @@ class MemoryStoreError(EsperError):
 
 class EpisodeError(EsperError, ValueError):
     """A record of the memory that is not there, or not in the state that is asked for."""
+
+
+class EmbeddingError(EsperError):
+    """A provider of embeddings that does not answer in time, or answers with something else; recall goes on by words."""
 
 
 class RunError(EsperError):
