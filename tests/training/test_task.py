@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -130,3 +131,21 @@ def test_a_task_file_that_fails_is_reported_with_its_line(tmp_path: Path, body: 
 def test_a_missing_task_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no file"):
         load_task(tmp_path / "none.py")
+
+
+@pytest.mark.parametrize("loss", [nn.functional.mse_loss, nn.functional.smooth_l1_loss, nn.MSELoss()])
+def test_outputs_and_targets_that_would_be_paired_crosswise_are_an_error(loss: Any) -> None:
+    x = torch.rand(40, 3)
+    model = nn.Linear(3, 1)
+    with pytest.raises(DataError, match=r"targets are \(2,\) .*y.unsqueeze\(1\)"):
+        Task(model, (x, x[:, 0]), loss).check_shapes(model)
+    Task(model, (x, x[:, :1]), loss).check_shapes(model)
+
+
+def test_a_loss_that_minds_the_shapes_itself_may_have_any() -> None:
+    def loss(output: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
+        return nn.functional.mse_loss(output[:, 0], target, reduction=reduction)
+
+    x = torch.rand(40, 3)
+    model = nn.Linear(3, 1)
+    Task(model, (x, x[:, 0]), loss).check_shapes(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -108,6 +109,21 @@ class Task:
             return self.per_example(model, batch).mean()
         result: Tensor = self.loss(model(*batch[:-1]), batch[-1])
         return result
+
+    def check_shapes(self, model: nn.Module) -> None:
+        """Raises ``DataError`` when the loss would compare every output with every target, as ``mse_loss`` does with
+        outputs ``(N, 1)`` and targets ``(N,)``.
+        """
+        batch = take(self.sets.held_out, slice(0, 2))
+        with evaluating(model), warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Using a target size")
+            try:
+                self.batch_loss(model, batch)
+            except UserWarning as error:
+                raise DataError(
+                    f"the loss is given outputs and targets of different shapes; targets are {tuple(batch[-1].shape)} "
+                    f"for two examples: give them the shape of the outputs, as with y.unsqueeze(1) ({error})"
+                ) from error
 
     def evaluator(self, rows: Rows) -> HeldOut:
         """One loss per example of ``rows``, as a function of the model."""

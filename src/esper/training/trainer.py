@@ -66,6 +66,7 @@ class Trainer:
         self.step = 0
         self.seconds = 0.0
         self.model = task.make_model(seed)
+        task.check_shapes(self.model)
         self.optimizer = task.make_optimizer(self.model.parameters())
         self.scheduler = task.make_scheduler(self.optimizer, task.total_steps)
         self.grower = self._make_grower(seed) if growth else None
