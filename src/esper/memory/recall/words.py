@@ -5,6 +5,7 @@ Stemming and diacritics are the index's own business: what is given here goes to
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Final
 
@@ -19,7 +20,7 @@ def tokens(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-_FUNCTION_WORDS: Final = frozenset(
+FUNCTION_WORDS: Final = frozenset(
     tokens("""
     a about after again all also am an and any are as at be because been before being both but by can could did do
     does doing down during each every few for from further had has have having he her here hers him his how i if in
@@ -30,12 +31,22 @@ _FUNCTION_WORDS: Final = frozenset(
     d ll m re s t ve aren couldn didn doesn don hadn hasn haven isn shouldn wasn weren won wouldn
     """)
 )
-_COURTESIES: Final = frozenset(tokens("hello help hey hi let like need please thank thanks want get got go"))
-STOP_WORDS: Final = _FUNCTION_WORDS | _COURTESIES
-"""English function words, what an apostrophe leaves of them, and the words in which a request is wrapped."""
+"""English function words, and what an apostrophe leaves of them."""
+COURTESIES: Final = frozenset(tokens("hello help hey hi let like need please thank thanks want get got go"))
+"""The words in which a request is wrapped."""
+STOP_WORDS: Final = FUNCTION_WORDS | COURTESIES
+_MONTHS: Final = (
+    *("January", "February", "March", "April", "May", "June", "July"),
+    *("August", "September", "October", "November", "December"),
+)
 
 
 def terms(question: str, *, limit: int = MAX_TERMS) -> list[str]:
     """Distinct words of a question in order, at most ``limit``; stop words only if there is nothing else."""
     words = dict.fromkeys(tokens(question))
     return [*([word for word in words if word not in STOP_WORDS] or words)][:limit]
+
+
+def date_words(day: datetime.date) -> str:
+    """A day as people write it, whatever the locale: ``8 May 2023``."""
+    return f"{day.day} {_MONTHS[day.month - 1]} {day.year}"

@@ -1,0 +1,145 @@
+"""The rankers that are compared: word overlap, plain BM25, ours by words, ours by words and meaning."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Sequence
+from typing import Protocol
+
+import apsw
+
+from benchmarks.memory.beir import Document
+from esper.memory.recall.embeddings import Embedder, record_vectors
+from esper.memory.recall.ranking import (
+    DEPTH,
+    NUM_NEARBY,
+    SEMANTIC_WEIGHT,
+    TOKENIZER,
+    WEIGHTS,
+    FieldWeights,
+    any_of,
+    fuse,
+    nearby,
+)
+from esper.memory.recall.vectors import VectorIndex
+from esper.memory.recall.words import FUNCTION_WORDS, date_words, terms, tokens
+
+
+class Ranker(Protocol):
+    """Ranks the documents that it was made with."""
+
+    def rank(self, question: str) -> list[str]:
+        """Ids, best first, at most about a hundred."""
+        ...
+
+
+class WordOverlap:
+    """Shared words over all words of both (Jaccard): what a memory without an index often does."""
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self._words = {document.id: set(tokens(document.whole)) for document in documents}
+
+    def rank(self, question: str) -> list[str]:
+        asked = set(tokens(question))
+        shares = {id: len(asked & words) / (len(asked | words) or 1) for id, words in self._words.items()}
+        return sorted((id for id in shares if shares[id]), key=lambda id: -shares[id])[:DEPTH]
+
+
+class PlainBM25:
+    """FTS5's BM25 over title and text as one field, stemmed, with all defaults; function words are not asked for."""
+
+    def __init__(self, documents: Sequence[Document]) -> None:
+        self._index = _Index(("whole",), [(one.whole,) for one in documents])
+        self._ids = [one.id for one in documents]
+
+    def rank(self, question: str) -> list[str]:
+        words = tokens(question)
+        asked = [word for word in words if word not in FUNCTION_WORDS] or words
+        return [self._ids[row] for row in self._index.scores(dict.fromkeys(asked), (1.0,))]
+
+
+class Lexical:
+    """Ours without vectors: fields with weights, two records of context, dates, no courtesies."""
+
+    def __init__(self, documents: Sequence[Document], *, weights: FieldWeights = WEIGHTS) -> None:
+        rows = [
+            (one.title or "", one.text, _date(one), around)
+            for one, around in zip(documents, _surroundings(documents), strict=True)
+        ]
+        self._index = _Index(("title", "detail", "context", "nearby"), rows)
+        self._weights = (weights.title, weights.detail, weights.context, weights.nearby)
+        self._ids = [one.id for one in documents]
+
+    def scores(self, question: str) -> dict[str, float]:
+        """BM25 of the best candidates, best first."""
+        found = self._index.scores(terms(question), self._weights)
+        return {self._ids[row]: score for row, score in found.items()}
+
+    def rank(self, question: str) -> list[str]:
+        return list(self.scores(question))
+
+
+class Hybrid:
+    """Ours with vectors: ``Lexical`` fused with cosines."""
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        embedder: Embedder,
+        *,
+        lexical: Lexical | None = None,
+        weight: float = SEMANTIC_WEIGHT,
+    ) -> None:
+        self._lexical = lexical or Lexical(documents)
+        self._embedder = embedder
+        self._weight = weight
+        self.index = VectorIndex(embedder.dimension)
+        records = [(one.title or "", one.text) for one in documents]
+        self.index.put([one.id for one in documents], record_vectors(embedder, records))
+
+    def rank(self, question: str) -> list[str]:
+        words = self._lexical.scores(question)
+        asked = self._embedder.embed([question])[0]
+        meaning = self.index.nearest(asked, DEPTH) | self.index.cosines(asked, words)
+        return [one.key for one in fuse(words, meaning, weight=self._weight)]
+
+
+class _Index:
+    """An FTS5 table in memory."""
+
+    def __init__(self, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+        self._connection = apsw.Connection(":memory:")
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        self._connection.execute(
+            f"CREATE VIRTUAL TABLE texts USING fts5({names}, content='', tokenize='{TOKENIZER}')"
+        )
+        with self._connection:
+            self._connection.executemany(
+                f"INSERT INTO texts (rowid, {names}) VALUES (?, {marks})",
+                [(row, *texts) for row, texts in enumerate(rows)],
+            )
+
+    def scores(self, asked: Sequence[str] | dict[str, None], weights: tuple[float, ...]) -> dict[int, float]:
+        """BM25 by row, best first."""
+        if not asked:
+            return {}
+        sql = (
+            f"SELECT rowid, -bm25(texts, {', '.join(map(str, weights))}) AS score FROM texts "
+            f"WHERE texts MATCH ? ORDER BY score DESC, rowid LIMIT {DEPTH}"
+        )
+        return dict(self._connection.execute(sql, (any_of(asked),)))
+
+
+def _surroundings(documents: Sequence[Document]) -> list[str]:
+    before: dict[str | int, deque[str]] = defaultdict(lambda: deque(maxlen=NUM_NEARBY))
+    found = []
+    for document in documents:
+        thread = document.metadata.thread
+        found.append(nearby(list(before[thread])) if thread != "" else "")
+        before[thread].append(document.whole)
+    return found
+
+
+def _date(document: Document) -> str:
+    day = document.metadata.day
+    return date_words(day) if day else ""

@@ -1,0 +1,121 @@
+"""Retrieval: does the memory find what answers a question?
+
+``python -m benchmarks.memory.retrieval DIR``: sets in BEIR's layout, one or several below a folder
+(``benchmarks.memory.convert`` makes some). ``--model FOLDER`` adds a hybrid with a sentence model in ONNX beside that
+with the static table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.memory.beir import Document, Part, read_parts
+from benchmarks.memory.kept import KeptEmbedder
+from benchmarks.memory.measures import MEASURES, Measured, interval, mean, measure
+from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25, Ranker, WordOverlap
+from benchmarks.table import Table, publish
+from esper.memory.recall.embeddings import Embedder
+from esper.memory.recall.onnx_model import OnnxModel
+from esper.memory.recall.static_table import StaticTable
+
+COLUMNS = ("R@1", "R@5", "R@10", "nDCG@10", "MRR")
+Maker = Callable[[Sequence[Document]], Ranker]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """One question of one set, as one ranker did on it."""
+
+    ranker: str
+    part: str
+    group: str
+    category: str
+    question: str
+    measured: Measured
+
+
+def makers(embedders: Sequence[Embedder]) -> dict[str, Maker]:
+    """The rankers by name."""
+    ours = {f"ours, hybrid ({one.name})": partial(Hybrid, embedder=one) for one in embedders}
+    return {"word overlap": WordOverlap, "plain BM25": PlainBM25, "ours, lexical": Lexical, **ours}
+
+
+def ask(part: Part, name: str, make: Maker) -> list[Asked]:
+    """All questions of a set; a document never answers the question of its own id."""
+    ranker = make(part.documents)
+    answers = []
+    for question in part.questions:
+        ranked = [id for id in ranker.rank(question.text) if id != question.id]
+        measured = measure(ranked, part.grades[question.id])
+        category = str(question.metadata.category)
+        answers.append(Asked(name, part.name, part.group, category, question.id, measured))
+    return answers
+
+
+def table(name: str, answers: Sequence[Asked]) -> Table:
+    """Every ranker over all questions, then by group and by category where there are several."""
+    cells = []
+    for label, chosen in _selections(answers).items():
+        by_ranker: dict[str, list[Measured]] = defaultdict(list)
+        for one in chosen:
+            by_ranker[one.ranker].append(one.measured)
+        cells += [[f"{label}: {ranker}", *_figures(measured)] for ranker, measured in by_ranker.items()]
+    return Table(
+        name=f"retrieval_{name}".replace("-", "_"),
+        title=f"Retrieval: {name}",
+        columns=["questions: ranker", "questions", *COLUMNS],
+        cells=cells,
+        notes=["R@10 and nDCG@10 with 95 % bootstrap intervals over questions"],
+    )
+
+
+def _selections(answers: Sequence[Asked]) -> dict[str, list[Asked]]:
+    chosen = {"all": list(answers)}
+    for kind in ("group", "category"):
+        values = sorted({msgspec.structs.asdict(one)[kind] for one in answers} - {""})
+        for value in values:
+            chosen[value] = [one for one in answers if msgspec.structs.asdict(one)[kind] == value]
+    return chosen
+
+
+def _figures(measured: list[Measured]) -> list[str]:
+    figures = []
+    for name in MEASURES:
+        text = f"{mean(measured, name):.3f}"
+        if name in ("r10", "ndcg10"):
+            low, high = interval(measured, name)
+            text += f" [{low:.3f}, {high:.3f}]"
+        figures.append(text)
+    return [str(len(measured)), *figures]
+
+
+def _models(folders: Sequence[Path]) -> list[str]:
+    return [word for folder in folders for word in ("--model", folder.name)]
+
+
+def main() -> None:
+    """Rank every set below the folder and print the table; ``--publish`` also stores it."""
+    parser = argparse.ArgumentParser("python -m benchmarks.memory.retrieval")
+    parser.add_argument("folder", type=Path, help="a set in BEIR's layout, or a folder of such sets")
+    parser.add_argument("--model", type=Path, action="append", default=[], help="folder of an ONNX model")
+    parser.add_argument("--lexical", action="store_true", help="no vectors")
+    parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
+    given = parser.parse_args()
+    embedders = [] if given.lexical else [StaticTable.installed(), *map(OnnxModel, given.model)]
+    kept = [KeptEmbedder(embedder) for embedder in embedders]
+    parts = read_parts(given.folder)
+    answers = [one for name, make in makers(kept).items() for part in parts for one in ask(part, name, make)]
+    line = shlex.join(
+        ["python", "-m", "benchmarks.memory.retrieval", given.folder.name, *_models(given.model)]
+    )
+    publish(table(given.folder.resolve().name, answers), command=line, stored=given.publish)
+
+
+if __name__ == "__main__":
+    main()
