@@ -5,6 +5,7 @@ A product of its own: no torch, no server, one SQLite file by default.
 
 from __future__ import annotations
 
-from esper.memory.memory import Memory, Options
+from esper.memory.journal import Options
+from esper.memory.memory import Memory
 
 __all__ = ["Memory", "Options"]

@@ -10,11 +10,13 @@ from typing import Final
 import msgspec
 
 from esper.errors import EpisodeError
+from esper.memory.identity import day_of
 from esper.memory.learning.credit import credit
 from esper.memory.learning.induce import MIN_EPISODES, context_words, induce
 from esper.memory.learning.merge import used
 from esper.memory.learning.reflection import Reflect, reflect
 from esper.memory.learning.score import score
+from esper.memory.recall.words import date_words
 from esper.memory.records import Episode, Feedback, Item, Lesson, Outcome, Tally
 from esper.memory.redaction import Redactor
 from esper.memory.stores.store import Effort, SearchText, Store
@@ -126,4 +128,8 @@ def _words_of(episode: Episode) -> SearchText:
     lines = [*parts, *told.worked, *told.failed] if told else parts
     reason = episode.outcome.reason if episode.outcome else ""
     detail = " ".join([reason, *dict.fromkeys(lines)])[:_DETAIL]
-    return SearchText(title=episode.task, context=context_words(episode), detail=detail)
+    return SearchText(
+        title=episode.task,
+        context=f"{context_words(episode)} {date_words(day_of(episode.started))}",
+        detail=detail,
+    )

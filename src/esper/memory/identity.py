@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import time
@@ -25,6 +26,11 @@ def new_id(now: int) -> str:
     number = (now // 1_000_000 << 80) | (bits >> 62 << 64) | _VERSION_AND_VARIANT | (bits & _LOW)
     digits = f"{number:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def day_of(now: int) -> datetime.date:
+    """The day, UTC, of a time in nanoseconds since the epoch."""
+    return datetime.datetime.fromtimestamp(now // 10**9, datetime.UTC).date()
 
 
 def signature_of(*parts: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,36 +11,24 @@ from typing import Self
 import msgspec
 
 from esper.errors import EpisodeError
-from esper.memory.completion import Completion, Learning, settle
-from esper.memory.identity import Clock, new_id, system_clock
+from esper.memory.checkpoints import Checkpoints
+from esper.memory.forgetting import Forgetting, Swept
+from esper.memory.identity import Clock, system_clock
+from esper.memory.journal import MemoryJournal, Options
+from esper.memory.recall.advise import Advice
 from esper.memory.recall.answers import Recalled
 from esper.memory.recall.cache import CacheReport
-from esper.memory.recall.search import Asked, Search
-from esper.memory.recall.terms import Weights
-from esper.memory.recording import Opening, Recording, Taken, write_entries
-from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Tally, Value
-from esper.memory.redaction import Redactor
+from esper.memory.recall.context import ContextPack, pack
+from esper.memory.recall.playbooks import Guide, Heuristic, Playbook
+from esper.memory.recall.search import Asked
+from esper.memory.recording import Opening, Recording
+from esper.memory.records import Episode, Item, Lesson, Outcome, Value
+from esper.memory.relations import Relations
 from esper.memory.stores.opening import open_store
-from esper.memory.stores.store import Filter, SearchText, Store
-from esper.memory.writing import Writer
+from esper.memory.stores.store import Filter, Store
+from esper.memory.tags import Tags
 
-_EXPOSURES: int = 64
-_EXPOSURE_SECONDS: float = 5.0
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What is seldom changed.
-
-    ``durability``: ``process`` survives ``kill -9``, ``power`` a power loss. With ``max_batch`` above 1 steps are
-    queued until there are so many or ``flush_interval`` seconds have passed. ``redact=False`` keeps secrets.
-    """
-
-    durability: Durability = "process"
-    max_batch: int = 1
-    flush_interval: float = 1.0
-    redact: bool = True
-    learning: Learning = Learning()
-    weights: Weights = Weights()
+_CONTEXT_ITEMS = 40
 
 
 class Memory:
@@ -61,18 +49,16 @@ class Memory:
         clock: Clock = system_clock,
     ) -> None:
         told = options or Options()
-        self.store = _store_at(location, told)
+        self.store = _store_at(location, power=told.durability == "power")
         self.namespace = namespace
-        self.clock = clock
-        self._redact = Redactor(secrets=told.redact)
-        self._writer = _step_writer(self.store, self._redact, told)
-        self._shown: Writer[Exposure] = Writer(
-            self.store.exposures.add, max_batch=_EXPOSURES, flush_interval=_EXPOSURE_SECONDS
-        )
-        self.put = self._writer.put
-        self._completion = Completion(self.store, self._redact, told.learning)
-        self._search = Search(self.store, clock, self._shown.put, told.weights)
-        self._close = weakref.finalize(self, _close, self._writer, self._shown, self.store)
+        self._clock = clock
+        self._journal = MemoryJournal(self.store, clock, told)
+        self.tags = Tags(self.store)
+        self.relations = Relations(self.store, clock)
+        self.checkpoints = Checkpoints(self.store, clock)
+        self._guide = Guide(self.store, clock)
+        self._forgetting = Forgetting(self.store, clock, told.learning.min_episodes)
+        self._close = weakref.finalize(self, self._journal.close)
 
     def episode(
         self,
@@ -86,7 +72,7 @@ class Memory:
     ) -> Recording:
         """Start an episode; use it in a ``with`` block, or end it yourself. Further keywords are its context."""
         return Recording(
-            self,
+            self._journal,
             Opening(
                 task=task,
                 task_type=task_type,
@@ -103,19 +89,14 @@ class Memory:
         Raises:
             EpisodeError: it is not there, or has ended.
         """
-        self.flush()
         found = self.get(id, steps=False)
         if found.state != "open":
             raise EpisodeError(f"episode {id} is {found.state}: only an open one can go on")
-        opening = Opening(
-            task=found.task,
-            task_type=found.task_type,
-            domain=found.domain,
-            namespace=found.namespace,
-            tags=found.tags,
-            context=found.context,
-        )
-        return Recording(self, opening, id=id, last=self.store.episodes.last_number(id))
+        return Recording(self._journal, Opening.of(found), id=id, last=self.store.episodes.last_number(id))
+
+    def complete(self, id: str, outcome: Outcome) -> Episode:
+        """End an open episode by its id, and learn from it."""
+        return self._journal.complete(id, outcome)
 
     def get(self, id: str, *, steps: bool = True) -> Episode:
         """One episode. Raises ``EpisodeError`` when it is not there."""
@@ -126,14 +107,14 @@ class Memory:
 
     def get_many(self, ids: Sequence[str], *, steps: bool = True) -> dict[str, Episode]:
         """The episodes that are there, in the order of ``ids``; what is missing is not among the keys."""
-        self._writer.flush()
+        self._journal.flush()
         return self.store.episodes.get(ids, steps=steps)
 
     def episodes(
         self, filter: Filter | None = None, *, limit: int = 100, before: str | None = None
     ) -> list[Episode]:
         """Episodes without their steps, newest first; ``before`` (an id) continues a list."""
-        self._writer.flush()
+        self._journal.flush()
         return self.store.episodes.find(self._own(filter), limit=limit, before=before)
 
     def patterns(self, filter: Filter | None = None, *, limit: int = 100) -> list[Item]:
@@ -142,21 +123,20 @@ class Memory:
         return self.store.items.find(wanted, limit=limit)
 
     def note(
-        self, text: str, *, tags: Iterable[str] = (), namespace: str | None = None, **context: Value
+        self,
+        text: str,
+        *,
+        tags: Iterable[str] = (),
+        namespace: str | None = None,
+        thread: str = "",
+        **context: Value,
     ) -> Item:
-        """Remember a text with its context; it is recalled like everything else."""
-        now = self.clock()
-        lesson = self._redact(Lesson(text=text, context=context))
-        name = self.namespace if namespace is None else namespace
-        item = Item(
-            id=new_id(now), kind="note", lesson=lesson, namespace=name, created=now, tally=Tally(touched=now)
-        )
-        words = " ".join([*map(str, lesson.context.values()), *tags])
-        with self.store.transaction():
-            self.store.items.add([(item, SearchText(title=lesson.text, context=words))])
-            self.store.catalogue.tag(item.id, tags)
-            self.store.touch(name)
-        return item
+        """Remember a text with its context; it is recalled like everything else.
+
+        Notes of one ``thread`` (a conversation, a run) are found by the words of the two before them, too.
+        """
+        space = self.namespace if namespace is None else namespace
+        return self._journal.note(Lesson(text=text, context=context), space, tuple(tags), thread)
 
     def recall(
         self, query: str, *, k: int = 5, filter: Filter | None = None, task_type: str = "", domain: str = ""
@@ -166,61 +146,74 @@ class Memory:
         ``filter`` says what may come at all; ``task_type`` and ``domain`` say what is preferred.
         """
         asked = Asked(query=query, filter=self._own(filter), k=k, task_type=task_type, domain=domain)
-        return self._search.recall(asked)
+        return self._journal.search.recall(asked)
+
+    def context(
+        self, task: str, *, budget_tokens: int = 1_000, task_type: str = "", domain: str = ""
+    ) -> ContextPack:
+        """Lessons, patterns and pitfalls for a prompt, within a budget of tokens (estimated at three bytes each)."""
+        found = self.recall(task, k=_CONTEXT_ITEMS, task_type=task_type, domain=domain)
+        ids = [answer.id for answer in found if answer.item.kind == "episode"]
+        return pack(found.answers, self.get_many(ids, steps=False), budget_tokens, found.exposure)
+
+    def advise(
+        self,
+        context: Mapping[str, Value],
+        actions: Sequence[str],
+        *,
+        k: int | None = None,
+        numeric: bool = False,
+    ) -> Advice:
+        """For each action the chance of success, or with ``numeric`` the mean value, in situations like this one.
+
+        An action is a tool or a step's action, as it was recorded. The feature ``after`` may say what was done before,
+        in the words of the decision patterns: ``after pytest failed``. Best first, at most ``k``.
+        """
+        return self._journal.advise(self.namespace, context, actions, k=k, numeric=numeric)
+
+    def playbook(self, *, task_type: str = "", domain: str = "") -> Playbook | None:
+        """The most trusted way for a kind of task; ``None`` when there is none yet."""
+        return self._guide.playbook(self.namespace, task_type, domain)
+
+    def heuristics(self, *, limit: int = 20) -> list[Heuristic]:
+        """Condition → action, by confidence, where episodes show that it helps."""
+        return self._guide.heuristics(self.namespace, limit)
 
     def feedback(self, recalled: Recalled | str, used: Iterable[str], *, reward: float | None = None) -> None:
         """These items of a recall were used; with a reward in [0, 1] they earn or lose trust at once.
 
         Raises:
-            EpisodeError: the reward lies outside [0, 1].
+            EpisodeError: the reward lies outside [0, 1], or an item was not shown.
         """
-        if reward is not None and not 0.0 <= reward <= 1.0:
-            raise EpisodeError(f"reward is {reward}: give a number from 0 to 1")
         exposure = recalled if isinstance(recalled, str) else recalled.exposure
-        self._shown.flush()
-        found = self.store.exposures.get(exposure)
-        if found is None:
-            raise EpisodeError(f"there is no recall {exposure}")
-        with self.store.transaction():
-            for item in used:
-                settle(self.store, Feedback(exposure=exposure, item=item, reward=reward, at=self.clock()))
-            self.store.touch(found.namespace)
+        self._journal.feedback(exposure, used, reward)
 
-    def complete(self, id: str, outcome: Outcome) -> Episode:
-        """End an open episode and learn from it, in one transaction."""
-        self.flush()
-        return self._completion.complete(id, outcome, self.clock())
+    def forget(self, *, episode: str | None = None, namespace: str | None = None) -> int:
+        """Erase an episode or a whole namespace, derived evidence too; how many episodes were erased.
 
-    def abandon(self, id: str) -> Episode:
-        """Give an open episode up; nothing is learned from it."""
-        self.flush()
-        return self._completion.abandon(id, self.clock())
+        Raises:
+            EpisodeError: neither or both are given, or the episode is not there.
+        """
+        self._journal.flush()
+        return self._forgetting.forget(episode=episode, namespace=namespace)
 
-    def expose(self, id: str, query: str, k: int) -> Recalled:
-        """Recall inside the open episode ``id``, in its namespace and situation."""
-        found = self.get(id, steps=False)
-        filter = Filter(namespace=found.namespace)
-        asked = Asked(query=query, filter=filter, k=k, task_type=found.task_type, domain=found.domain)
-        return self._search.recall(asked, episode=id)
+    def retain(self, *, older_than: int) -> Swept:
+        """Erase this namespace's episodes that are older, in seconds, save the only evidence of a pattern."""
+        self._journal.flush()
+        return self._forgetting.retain(self.namespace, older_than)
 
-    def use(self, id: str, items: Iterable[str]) -> None:
-        """Note what was used in an open episode; its end decides what that was worth."""
-        self._shown.flush()
-        with self.store.transaction():
-            shown = self.store.exposures.of_episode(id)
-            for item in items:
-                if item not in shown:
-                    raise EpisodeError(f"{item} was not recalled in episode {id}")
-                self.store.exposures.use([Feedback(exposure=shown[item], item=item, at=self.clock())])
+    def maintain(self) -> Swept:
+        """Retire what was often shown and never used, and what has not been seen or used for long."""
+        self._journal.flush()
+        return self._forgetting.maintain(self.namespace)
 
     def cache_report(self) -> CacheReport:
         """How often the query cache had the answer."""
-        return self._search.report()
+        return self._journal.search.report()
 
     def flush(self) -> None:
         """Everything queued is stored when this returns."""
-        self._writer.flush()
-        self._shown.flush()
+        self._journal.flush()
 
     def close(self) -> None:
         """Flush, and give the store back; a second call does nothing."""
@@ -238,24 +231,7 @@ class Memory:
         return Filter(namespace=self.namespace) if filter is None else filter
 
 
-def _store_at(location: str | Path | Store | None, options: Options) -> Store:
+def _store_at(location: str | Path | Store | None, *, power: bool) -> Store:
     if location is None or isinstance(location, str | Path):
-        return open_store(location, power=options.durability == "power")
+        return open_store(location, power=power)
     return location
-
-
-def _step_writer(store: Store, redact: Redactor, options: Options) -> Writer[Recording | Taken]:
-    return Writer(
-        lambda entries: write_entries(store, redact, entries),
-        durability=options.durability,
-        max_batch=options.max_batch,
-        flush_interval=options.flush_interval,
-    )
-
-
-def _close(writer: Writer[Recording | Taken], shown: Writer[Exposure], store: Store) -> None:
-    try:
-        writer.close()
-        shown.close()
-    finally:
-        store.close()

@@ -30,6 +30,18 @@ class Opening(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()
     context: dict[str, Value] = {}
 
+    @classmethod
+    def of(cls, episode: Episode) -> Self:
+        """The opening of an episode that is there."""
+        return cls(
+            task=episode.task,
+            task_type=episode.task_type,
+            domain=episode.domain,
+            namespace=episode.namespace,
+            tags=episode.tags,
+            context=episode.context,
+        )
+
 
 class Journal(Protocol):
     """What an open episode writes to."""

@@ -167,7 +167,8 @@ class Tally(msgspec.Struct, frozen=True):
 class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
     """Anything that can be recalled, with the trust that it has earned.
 
-    ``pattern`` and ``signature`` are set for patterns only; an episode's lesson is its task.
+    ``pattern`` and ``signature`` are set for patterns only; an episode's lesson is its task. What has the same
+    ``thread`` was said one after the other.
     """
 
     id: str
@@ -178,6 +179,7 @@ class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
     domain: str = ""
     pattern: PatternKind | None = None
     signature: int | None = None
+    thread: str = ""
     created: int = 0
     score: float | None = None
     tally: Tally = Tally()

@@ -11,12 +11,13 @@ import msgspec
 from esper.memory.identity import new_id
 from esper.memory.learning.antipatterns import antipatterns
 from esper.memory.learning.approaches import approaches
+from esper.memory.learning.choices import choices
 from esper.memory.learning.decisions import decisions
 from esper.memory.learning.merge import seen, used
 from esper.memory.learning.observation import MAX_OBSERVATIONS, Observation
 from esper.memory.learning.recoveries import recoveries
 from esper.memory.learning.sequences import sequences
-from esper.memory.records import Episode, Item, Tally
+from esper.memory.records import Episode, Item, Lesson, Tally
 from esper.memory.stores.store import SearchText, Sighting, Store
 
 KINDS: Final[tuple[Callable[[Episode, float], Iterator[Observation]], ...]] = (
@@ -60,6 +61,7 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
     known = store.items.tallies(list(observed))
     counted = {sign: one for sign, one in observed.items() if sign in known or not one.counter}
     rows = [Sighting(sign, one.first, one.last, one.reward) for sign, one in counted.items()]
+    rows += choices(episode, reward)
     store.sightings.add(episode.id, rows)
     _merge(store, episode, known, counted)
     counts = store.sightings.counts([sign for sign in counted if sign not in known])
@@ -119,15 +121,31 @@ def _now(episode: Episode) -> int:
 
 
 def relearn(store: Store, signatures: Sequence[int], *, min_episodes: int = MIN_EPISODES) -> None:
-    """Count patterns anew from the evidence that is left; those without enough of it are erased."""
+    """Count patterns anew from the evidence that is left, in the words of an episode that is left.
+
+    Those without enough evidence are erased.
+    """
     if not signatures:
         return
     left = store.sightings.counts(signatures)
     for signature, item in store.items.signed(signatures).items():
-        if left.get(signature, 0) < min_episodes:
+        told = _told_again(store, signature) if left.get(signature, 0) >= min_episodes else None
+        if told is None:
             store.items.forget([item.id])
         else:
             store.items.update({item.id: _recounted(store, item)})
+            store.items.rewrite(msgspec.structs.replace(item, lesson=told[0]), told[1])
+
+
+def _told_again(store: Store, signature: int) -> tuple[Lesson, SearchText] | None:
+    """The words of a pattern by its latest evidence; ``None`` if that shows it no more."""
+    latest = store.sightings.evidence(signature, 1)[0].episode
+    episode = store.episodes.get([latest])[latest]
+    one = observe(episode, episode.outcome.reward if episode.outcome else 0.0).get(signature)
+    if one is None:
+        return None
+    lesson = one.lesson(episode)
+    return lesson, _words(episode, lesson.text)
 
 
 def _recounted(store: Store, item: Item) -> Tally:

@@ -41,12 +41,16 @@ class Trust(msgspec.Struct, frozen=True):
 
 @lru_cache(maxsize=8_192)
 def trust_of(successes: float, failures: float) -> Trust:
-    """The posterior after so many successes and failures (pseudo-counts, at least 0).
+    """The posterior after so many successes and failures (pseudo-counts, at least 0)."""
+    return posterior(PRIOR + successes, PRIOR + failures)
+
+
+def posterior(a: float, b: float) -> Trust:
+    """Beta(a, b), both above 0, with its interval.
 
     The interval is that of a normal in log-odds with the moments of the Beta's logit,
     ``digamma(a) - digamma(b)`` and ``trigamma(a) + trigamma(b)`` (Aitchison and Shen, 1980).
     """
-    a, b = PRIOR + successes, PRIOR + failures
     middle = _digamma(a) - _digamma(b)
     spread = _Z * math.sqrt(_trigamma(a) + _trigamma(b))
     return Trust(a / (a + b), _sigmoid(middle - spread), _sigmoid(middle + spread))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import Final
 
@@ -12,22 +11,11 @@ from esper.memory.identity import Clock, new_id
 from esper.memory.recall.answers import Answer, Recalled
 from esper.memory.recall.cache import CacheReport, QueryCache
 from esper.memory.recall.terms import Question, Weights, ranked
+from esper.memory.recall.words import terms
 from esper.memory.records import Exposure
 from esper.memory.stores.store import Filter, Store
 
 CANDIDATES: Final = 50
-MAX_TERMS: Final = 24
-_WORD = re.compile(r"\w+")
-_STOP: Final = frozenset(
-    _WORD.findall("""
-    a about after again all also am an and any are as at be because been before being but by can could
-    did do does doing down during each few for from further had has have having he her here hers him his
-    how i if in into is it its just me more most my no nor not now of off on once only or other our out
-    over own s same she should so some such t than that the their them then there these they this those
-    through to too under until up very was we were what when where which while who whom why will with
-    would you your
-    """)
-)
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,16 +65,10 @@ class Search:
 
     def _answers(self, asked: Asked, now: int) -> tuple[Answer, ...]:
         filter = asked.filter if asked.filter.state else msgspec.structs.replace(asked.filter, state="active")
-        hits = self._store.items.search(terms_of(asked.query), filter, max(CANDIDATES, asked.k))
+        hits = self._store.items.search(terms(asked.query), filter, max(CANDIDATES, asked.k))
         question = Question(text=asked.query, now=now, task_type=asked.task_type, domain=asked.domain)
         return ranked(hits, question, self._weights)[: asked.k]
 
     def report(self) -> CacheReport:
         """Hits and misses of the query cache."""
         return self._cache.report()
-
-
-def terms_of(query: str) -> tuple[str, ...]:
-    """Distinct words of a query without stop words (unless there is nothing else), at most ``MAX_TERMS``."""
-    words = dict.fromkeys(_WORD.findall(query.lower()))
-    return tuple([word for word in words if word not in _STOP] or words)[:MAX_TERMS]

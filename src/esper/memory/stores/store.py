@@ -60,11 +60,12 @@ class Experience(msgspec.Struct, frozen=True):
 
 
 class SearchText(msgspec.Struct, frozen=True):
-    """The words by which an item is found: what it is about, in what context, and what was done."""
+    """The words by which an item is found: what it is about, its context, what was done, what was said before."""
 
     title: str
     context: str = ""
     detail: str = ""
+    nearby: str = ""
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True):
@@ -158,6 +159,26 @@ class Items(Protocol):
 
     def tallies(self, signatures: Sequence[int]) -> dict[int, Tally]:
         """The tallies of the patterns with these signatures."""
+        ...
+
+    def thread(self, namespace: str, thread: str, limit: int) -> list[Item]:
+        """The last ``limit`` items of a thread, oldest first."""
+        ...
+
+    def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
+        """In how many items each term stands; 0 for one that stands in none."""
+        ...
+
+    def put_vectors(self, model: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep an embedding for each item id, in place of any other; float32, little-endian."""
+        ...
+
+    def vectors(self, model: str, *, after: str = "", limit: int = 10_000) -> dict[str, bytes]:
+        """Embeddings of a model by item id, in the order of ids, from behind ``after``."""
+        ...
+
+    def unembedded(self, model: str, limit: int) -> list[Item]:
+        """Items that have no embedding of this model, oldest first."""
         ...
 
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
@@ -303,6 +324,10 @@ class Store(Protocol):
 
     def touch(self, namespace: str) -> None:
         """Make the stamp of a namespace grow."""
+        ...
+
+    def forget_namespace(self, namespace: str) -> int:
+        """Erase everything in a namespace; how many episodes that were."""
         ...
 
     def counts(self, namespace: str | None = None) -> dict[str, int]:

@@ -8,25 +8,37 @@ from typing import Final
 import msgspec
 
 from esper.memory.learning.trust import trust_of
+from esper.memory.recall.ranking import WEIGHTS, any_of
 from esper.memory.records import Item, Lesson, Tally
 from esper.memory.stores.sqlite.connection import Connection, Row
 from esper.memory.stores.sqlite.where import conditions, marks
 from esper.memory.stores.store import Filter, Hit, SearchText
 
-_WEIGHTS: Final = "2.0, 1.0, 1.0"
-_IDENTITY: Final = "id, kind, pattern, signature, namespace, task_type, domain, created, score, lesson"
+_IDENTITY: Final = (
+    "id, kind, pattern, signature, namespace, task_type, domain, thread, created, score, lesson"
+)
 _TALLY: Final = "successes, failures, occurrences, shown, used, touched, last_used, state"
 _COLUMNS: Final = ", ".join(f"item.{name}" for name in f"{_IDENTITY}, {_TALLY}".split(", "))
-_ADD: Final = f"INSERT INTO item ({_IDENTITY}, {_TALLY}, trust) VALUES ({marks(range(19))})"
+_ADD: Final = f"INSERT INTO item ({_IDENTITY}, {_TALLY}, trust) VALUES ({marks(range(20))})"
 _UPDATE: Final = (
     "UPDATE item SET successes = ?, failures = ?, trust = ?, occurrences = ?, used = ?, touched = ?, last_used = ?, "
     "state = ? WHERE "
 )
 _REWRITE_TEXT: Final = (
-    "INSERT OR REPLACE INTO item_text (rowid, title, context, detail) "
-    "SELECT key, ?, ?, ? FROM item WHERE id = ?"
+    "INSERT OR REPLACE INTO item_text (rowid, title, context, detail, nearby) "
+    "SELECT key, ?, ?, ?, ? FROM item WHERE id = ?"
 )
-_ADD_TEXT: Final = "INSERT INTO item_text (rowid, title, context, detail) VALUES (?, ?, ?, ?)"
+_ADD_TEXT: Final = "INSERT INTO item_text (rowid, title, context, detail, nearby) VALUES (?, ?, ?, ?, ?)"
+_BM25: Final = f"-bm25(item_text, {WEIGHTS.title}, {WEIGHTS.context}, {WEIGHTS.detail}, {WEIGHTS.nearby})"
+_PUT_VECTOR: Final = (
+    "INSERT INTO vector SELECT key, ?, ? FROM item WHERE id = ? "
+    "ON CONFLICT (item) DO UPDATE SET model = excluded.model, vector = excluded.vector"
+)
+_VECTORS: Final = (
+    "SELECT id, vector FROM vector JOIN item ON item.key = vector.item "
+    "WHERE model = ? AND id > ? ORDER BY id LIMIT ?"
+)
+_THREAD: Final = "namespace = ? AND thread = ? AND thread <> '' ORDER BY key DESC LIMIT ?"
 
 _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(Lesson).decode
@@ -44,7 +56,7 @@ class SqliteItems:
             for item, text in items:
                 self._connection.write(_ADD, _row_of(item))
                 key = self._connection.last_key
-                self._connection.write(_ADD_TEXT, (key, text.title, text.context, text.detail))
+                self._connection.write(_ADD_TEXT, (key, *_fields(text)))
 
     def update(self, tallies: Mapping[str, Tally]) -> None:
         """Write tallies, by id."""
@@ -60,7 +72,7 @@ class SqliteItems:
         """Replace lesson and words."""
         with self._connection.transaction():
             self._connection.write("UPDATE item SET lesson = ? WHERE id = ?", (_encode(item.lesson), item.id))
-            self._connection.write(_REWRITE_TEXT, (text.title, text.context, text.detail, item.id))
+            self._connection.write(_REWRITE_TEXT, (*_fields(text), item.id))
 
     def get(self, ids: Sequence[str]) -> dict[str, Item]:
         """The items that are there, in the order of ``ids``."""
@@ -78,18 +90,44 @@ class SqliteItems:
         sql = f"SELECT signature, {_TALLY} FROM item WHERE signature IN ({marks(signatures)})"
         return {row[0]: Tally(*row[1:]) for row in self._connection.rows(sql, tuple(signatures))}
 
+    def thread(self, namespace: str, thread: str, limit: int) -> list[Item]:
+        """The last ``limit`` items of a thread, oldest first."""
+        sql = f"SELECT {_COLUMNS} FROM item WHERE {_THREAD}"
+        return [_item_of(row) for row in reversed(self._connection.rows(sql, (namespace, thread, limit)))]
+
+    def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
+        """In how many items each term stands."""
+        sql = "SELECT count(*) FROM item_text WHERE item_text MATCH ?"
+        return {term: (self._connection.row(sql, (any_of([term]),)) or (0,))[0] for term in terms}
+
+    def put_vectors(self, model: str, vectors: Mapping[str, bytes]) -> None:
+        """Keep an embedding for each item id."""
+        self._connection.write_many(_PUT_VECTOR, [(model, vector, id) for id, vector in vectors.items()])
+
+    def vectors(self, model: str, *, after: str = "", limit: int = 10_000) -> dict[str, bytes]:
+        """Embeddings of a model by item id."""
+        return dict(self._connection.rows(_VECTORS, (model, after, limit)))
+
+    def unembedded(self, model: str, limit: int) -> list[Item]:
+        """Items that have no embedding of this model."""
+        sql = (
+            f"SELECT {_COLUMNS} FROM item WHERE NOT EXISTS "
+            "(SELECT 1 FROM vector WHERE vector.item = item.key AND model = ?) ORDER BY key LIMIT ?"
+        )
+        return [_item_of(row) for row in self._connection.rows(sql, (model, limit))]
+
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
         """Items that hold any of the terms, best first."""
         if not terms:
             return []
         where, values = conditions(filter, time="created", subject="item.id")
         sql = (
-            f"SELECT {_COLUMNS}, -bm25(item_text, {_WEIGHTS}) AS relevance FROM item_text "
+            f"SELECT {_COLUMNS}, {_BM25} AS relevance FROM item_text "
             f"JOIN item ON item.key = item_text.rowid WHERE item_text MATCH ? AND {where} "
             "ORDER BY relevance DESC, item.key DESC LIMIT ?"
         )
-        rows = self._connection.rows(sql, (_any_of(terms), *values, limit))
-        return [Hit(_item_of(row), row[18]) for row in rows]
+        rows = self._connection.rows(sql, (any_of(terms), *values, limit))
+        return [Hit(_item_of(row), row[19]) for row in rows]
 
     def find(self, filter: Filter, *, limit: int = 100) -> list[Item]:
         """Items by trust, then occurrences."""
@@ -112,14 +150,23 @@ class SqliteItems:
                 self._connection.write(f"DELETE FROM {table} WHERE {column} IN ({held})", ids)
 
 
-def _any_of(terms: Sequence[str]) -> str:
-    return " OR ".join('"' + term.replace('"', '""') + '"' for term in terms)
+def _fields(text: SearchText) -> tuple[str, str, str, str]:
+    return text.title, text.context, text.detail, text.nearby
 
 
 def _row_of(item: Item) -> Row:
     tally = item.tally
     return (
-        *(item.id, item.kind, item.pattern, item.signature, item.namespace, item.task_type, item.domain),
+        *(
+            item.id,
+            item.kind,
+            item.pattern,
+            item.signature,
+            item.namespace,
+            item.task_type,
+            item.domain,
+            item.thread,
+        ),
         *(item.created, item.score, _encode(item.lesson), tally.successes, tally.failures, tally.occurrences),
         *(tally.shown, tally.used, tally.touched, tally.last_used, tally.state, _trust(tally)),
     )
@@ -151,8 +198,9 @@ def _item_of(row: Row) -> Item:
         namespace=row[4],
         task_type=row[5],
         domain=row[6],
-        created=row[7],
-        score=row[8],
-        lesson=_decode(row[9]),
-        tally=Tally(*row[10:18]),
+        thread=row[7],
+        created=row[8],
+        score=row[9],
+        lesson=_decode(row[10]),
+        tally=Tally(*row[11:19]),
     )

@@ -14,6 +14,7 @@ from esper.memory.stores.sqlite.items import SqliteItems
 from esper.memory.stores.sqlite.migrations import migrate
 from esper.memory.stores.sqlite.sightings import SqliteExposures, SqliteSightings
 
+_ERASED: Final = 1_000
 _COUNTED: Final = {
     "episodes": "SELECT count(*) FROM episode WHERE ? IN ('', namespace)",
     "open": "SELECT count(*) FROM episode WHERE ? IN ('', namespace) AND state = 'open'",
@@ -65,6 +66,25 @@ class SqliteStore:
             "INSERT INTO namespace VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET version = version + 1",
             (namespace,),
         )
+
+    def forget_namespace(self, namespace: str) -> int:
+        """Erase everything in a namespace."""
+        with self.transaction():
+            ids = [
+                row[0]
+                for row in self.connection.rows("SELECT id FROM episode WHERE namespace = ?", (namespace,))
+            ]
+            items = [
+                row[0]
+                for row in self.connection.rows("SELECT id FROM item WHERE namespace = ?", (namespace,))
+            ]
+            for batch in range(0, len(ids), _ERASED):
+                self.episodes.forget(ids[batch : batch + _ERASED])
+            for batch in range(0, len(items), _ERASED):
+                self.items.forget(items[batch : batch + _ERASED])
+            self.connection.write("DELETE FROM exposure WHERE namespace = ?", (namespace,))
+            self.touch(namespace)
+        return len(ids)
 
     def counts(self, namespace: str | None = None) -> dict[str, int]:
         """How many records of each kind there are."""

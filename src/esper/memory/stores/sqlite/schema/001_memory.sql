@@ -56,16 +56,25 @@ CREATE TABLE item (
     used INTEGER NOT NULL DEFAULT 0,
     touched INTEGER NOT NULL,
     last_used INTEGER,
+    thread TEXT NOT NULL DEFAULT '',
     lesson BLOB NOT NULL
 );
+CREATE INDEX item_by_thread ON item (namespace, thread, key) WHERE thread <> '';
 CREATE INDEX item_by_trust ON item (trust DESC, occurrences DESC) WHERE kind = 'pattern';
 CREATE INDEX item_by_namespace ON item (namespace, kind, created DESC);
 CREATE UNIQUE INDEX item_by_signature ON item (signature) WHERE signature IS NOT NULL;
 
 CREATE VIRTUAL TABLE item_text USING fts5 (
-    title, context, detail,
+    title, context, detail, nearby,
     content = '', contentless_delete = 1, tokenize = 'porter unicode61 remove_diacritics 2'
 );
+
+CREATE TABLE vector (
+    item INTEGER PRIMARY KEY REFERENCES item (key) ON DELETE CASCADE,
+    model TEXT NOT NULL,
+    vector BLOB NOT NULL
+);
+CREATE INDEX vector_by_model ON vector (model);
 
 CREATE TABLE sighting (
     signature INTEGER NOT NULL,

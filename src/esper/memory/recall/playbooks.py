@@ -1,0 +1,117 @@
+"""Playbooks and heuristics, made of the patterns as they are now. Knows the store by its Protocol."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from esper.memory.identity import Clock
+from esper.memory.learning.merge import trust
+from esper.memory.learning.trust import Trust
+from esper.memory.records import Evidence, Item, PatternKind
+from esper.memory.stores.store import Filter, Store
+
+MIN_EPISODES: Final = 3
+"""A heuristic stands on at least so many episodes."""
+CONFIDENCE: Final = (0.05, 0.95)
+_EVIDENCE: Final = 10
+_PATTERNS: Final = 500
+_LINES: Final = 5
+
+
+class Heuristic(msgspec.Struct, frozen=True):
+    """When ``condition``, do ``action``. ``confidence`` is the lower bound of its trust, within [0.05, 0.95].
+
+    ``rather_than`` are actions that did worse under the same condition.
+    """
+
+    condition: str
+    action: tuple[str, ...]
+    confidence: float
+    item: str
+    rather_than: tuple[str, ...] = ()
+
+
+class Playbook(msgspec.Struct, frozen=True):
+    """How a kind of task is done: steps in order, when and when not, what goes wrong, what comes of it, the proof."""
+
+    steps: tuple[str, ...]
+    when: str
+    unless: tuple[str, ...]
+    pitfalls: tuple[str, ...]
+    expected: str
+    trust: Trust
+    evidence: tuple[Evidence, ...]
+
+
+class Guide:
+    """Makes playbooks and heuristics; nothing of them is stored, so they are never older than the patterns."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def playbook(self, namespace: str, task_type: str, domain: str) -> Playbook | None:
+        """The approach or sequence with the best lower bound for this kind of task."""
+        filter = Filter(namespace=namespace, task_type=task_type, domain=domain, kinds=("pattern",))
+        found = self._store.items.find(filter, limit=_PATTERNS)
+        ways = [
+            item
+            for item in found
+            if item.pattern in ("approach", "sequence") and item.tally.state == "active"
+        ]
+        if not ways:
+            return None
+        best = max(ways, key=lambda item: (self._trust(item).lower, len(item.lesson.actions), item.id))
+        return self._playbook(best, found)
+
+    def _playbook(self, best: Item, found: Sequence[Item]) -> Playbook:
+        assert best.signature is not None
+        belief = self._trust(best)
+        bad = [item for item in found if item.pattern == "approach" and self._trust(item).mean < 0.5]
+        return Playbook(
+            steps=best.lesson.actions,
+            when=" ".join(f"{name} {value}" for name, value in sorted(best.lesson.context.items())),
+            unless=tuple(item.lesson.condition for item in bad if item.id != best.id)[:_LINES],
+            pitfalls=tuple(item.lesson.text for item in found if item.pattern == "antipattern")[:_LINES],
+            expected=f"works in {belief.mean:.0%} of cases ({belief.lower:.0%} to {belief.upper:.0%})",
+            trust=belief,
+            evidence=tuple(self._store.sightings.evidence(best.signature, _EVIDENCE)),
+        )
+
+    def heuristics(self, namespace: str, limit: int) -> list[Heuristic]:
+        """Decisions that did better than the others under their condition, and recoveries that cure, by confidence."""
+        decisions = self._patterns(namespace, "decision")
+        rivals: dict[str, list[Item]] = defaultdict(list)
+        for item in decisions:
+            rivals[item.lesson.condition].append(item)
+        told = [self._heuristic(item, rivals[item.lesson.condition]) for item in decisions]
+        told += [self._heuristic(item, ()) for item in self._patterns(namespace, "recovery")]
+        good = [one for one in told if one is not None]
+        return sorted(good, key=lambda one: (-one.confidence, one.item))[:limit]
+
+    def _patterns(self, namespace: str, kind: PatternKind) -> list[Item]:
+        filter = Filter(namespace=namespace, kinds=("pattern",), patterns=(kind,))
+        return self._store.items.find(filter, limit=_PATTERNS)
+
+    def _heuristic(self, item: Item, rivals: Sequence[Item]) -> Heuristic | None:
+        """``None`` unless it works more often than not, and better than at least one rival where there are any."""
+        belief = self._trust(item)
+        worse = [rival for rival in rivals if self._trust(rival).mean < belief.lower]
+        alone = len(rivals) <= 1 and item.pattern == "recovery"
+        if item.tally.occurrences < MIN_EPISODES or belief.mean <= 0.5 or not (worse or alone):
+            return None
+        low, high = CONFIDENCE
+        return Heuristic(
+            condition=item.lesson.condition,
+            action=item.lesson.actions,
+            confidence=min(max(belief.lower, low), high),
+            item=item.id,
+            rather_than=tuple(" → ".join(rival.lesson.actions) for rival in worse),
+        )
+
+    def _trust(self, item: Item) -> Trust:
+        return trust(item.tally, self._clock())
