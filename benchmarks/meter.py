@@ -26,6 +26,7 @@ class Meter(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.flops = 0
+        self._whole: set[Any] = set()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -33,11 +34,12 @@ class Meter(TorchDispatchMode):
         """Run ``func`` and count it."""
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet not in flop_registry and func is not torch.ops.prim.device.default:
+        if packet not in flop_registry and func not in self._whole:
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
                 return parts
+            self._whole.add(func)  # asking costs more than most operations
         out = func(*args, **kwargs)
         if packet is torch.ops.aten.convolution_backward:
             self.flops += _convolution_backward_flops(args)
