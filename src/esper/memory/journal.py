@@ -63,7 +63,7 @@ class MemoryJournal:
         )
         self.put = self._taken.put
         self._completion = Completion(store, self.redact, options.learning)
-        self.search = Search(store, clock, self._shown.put, options.weights)
+        self.search = Search(store, clock, self._expose, options.weights)
         self.min_episodes = options.learning.min_episodes
 
     def complete(self, id: str, outcome: Outcome) -> Episode:
@@ -127,11 +127,15 @@ class MemoryJournal:
         if found is None:
             raise EpisodeError(f"there is no recall {exposure}")
         with self.store.transaction():
-            for item in dict.fromkeys(used):
-                if item not in found.items:
-                    raise EpisodeError(f"{item} was not shown by recall {exposure}")
-                settle(self.store, Feedback(exposure=exposure, item=item, reward=reward, at=self.clock()))
-            self.store.touch(found.namespace)
+            for id in dict.fromkeys(used):
+                if id not in found.items:
+                    raise EpisodeError(f"{id} was not shown by recall {exposure}")
+                settle(self.store, Feedback(exposure=exposure, item=id, reward=reward, at=self.clock()))
+            for space in {item.namespace for item in self.store.items.get(found.items).values()}:
+                self.store.touch(space)
+
+    def _expose(self, exposure: Exposure) -> None:
+        self._shown.put(self.redact(exposure))
 
     def advise(
         self,
@@ -151,7 +155,7 @@ class MemoryJournal:
         exposure = Exposure(
             id=new_id(now), query=f"advise: {words}", items=shown, namespace=namespace, at=now
         )
-        self._shown.put(self.redact(exposure))
+        self._expose(exposure)
         return Advice(exposure.id, told)
 
     def _experiences(self, namespace: str, context: Mapping[str, Value], action: str) -> list[Experience]:

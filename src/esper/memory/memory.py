@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
@@ -21,12 +21,16 @@ from esper.memory.recall.cache import CacheReport
 from esper.memory.recall.context import ContextPack, pack
 from esper.memory.recall.playbooks import Guide, Heuristic, Playbook
 from esper.memory.recall.search import Asked
+from esper.memory.recorded import recorded
 from esper.memory.recording import Opening, Recording
 from esper.memory.records import Episode, Item, Lesson, Outcome, Value
 from esper.memory.relations import Relations
 from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, Store
 from esper.memory.tags import Tags
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _CONTEXT_ITEMS = 40
 
@@ -82,6 +86,28 @@ class Memory:
                 context=context,
             ),
         )
+
+    @overload
+    def record(self, function: Callable[P, R]) -> Callable[P, R]: ...
+
+    @overload
+    def record(
+        self, *, task: str = "", task_type: str = "", domain: str = ""
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]: ...
+
+    def record(
+        self, function: Callable[P, R] | None = None, *, task: str = "", task_type: str = "", domain: str = ""
+    ) -> Callable[P, R] | Callable[[Callable[P, R]], Callable[P, R]]:
+        """Make every call of a function an episode: ``@memory.record`` or ``@memory.record(task=...)``.
+
+        The task is the function's name unless it is given; the arguments are the parameters of its one step.
+        """
+
+        def decorate(wrapped: Callable[P, R]) -> Callable[P, R]:
+            words = task or wrapped.__name__.replace("_", " ")
+            return recorded(wrapped, lambda: self.episode(words, task_type=task_type, domain=domain))
+
+        return decorate if function is None else decorate(function)
 
     def resume(self, id: str) -> Recording:
         """An open episode again, after another process or agent left it.

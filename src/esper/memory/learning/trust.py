@@ -48,12 +48,14 @@ def trust_of(successes: float, failures: float) -> Trust:
 def posterior(a: float, b: float) -> Trust:
     """Beta(a, b), both above 0, with its interval.
 
-    The interval is that of a normal in log-odds with the moments of the Beta's logit,
-    ``digamma(a) - digamma(b)`` and ``trigamma(a) + trigamma(b)`` (Aitchison and Shen, 1980).
+    The interval is taken in log-odds, whose cumulants are ``digamma(a) - digamma(b)``, ``trigamma(a) + trigamma(b)``
+    and ``tetragamma(a) - tetragamma(b)``, by the first term of the Cornish-Fisher expansion.
     """
     middle = _digamma(a) - _digamma(b)
-    spread = _Z * math.sqrt(_trigamma(a) + _trigamma(b))
-    return Trust(a / (a + b), _sigmoid(middle - spread), _sigmoid(middle + spread))
+    variance = _trigamma(a) + _trigamma(b)
+    spread = math.sqrt(variance)
+    lean = (_Z * _Z - 1.0) / 6.0 * (_tetragamma(a) - _tetragamma(b)) / variance
+    return Trust(a / (a + b), _sigmoid(middle + lean - _Z * spread), _sigmoid(middle + lean + _Z * spread))
 
 
 def _sigmoid(x: float) -> float:
@@ -84,3 +86,13 @@ def _trigamma(x: float) -> float:
         + 0.5 * inverse
         + inverse / x * (1 / 6 - inverse * (1 / 30 - inverse * (1 / 42 - inverse / 30)))
     )
+
+
+def _tetragamma(x: float) -> float:
+    """The derivative of ``_trigamma``: recurrence up to 6, then the asymptotic series (6.4.13)."""
+    shift = 0.0
+    while x < 6.0:
+        shift -= 2.0 / (x * x * x)
+        x += 1.0
+    inverse = 1.0 / (x * x)
+    return shift - inverse - inverse / x - inverse * inverse * (1 / 2 - inverse * (1 / 6 - inverse / 6))

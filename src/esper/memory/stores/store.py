@@ -98,7 +98,10 @@ class Episodes(Protocol):
         ...
 
     def add_steps(self, steps: Iterable[tuple[str, Step]]) -> None:
-        """Write steps, each with its episode's id. A number that is there already is a ``MemoryStoreError``."""
+        """Write steps, each with its episode's id.
+
+        Raises ``EpisodeError`` for an episode that is not there or not open, and for a number that is there already.
+        """
         ...
 
     def finish(self, episode: Episode) -> None:

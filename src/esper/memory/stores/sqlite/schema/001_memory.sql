@@ -19,7 +19,7 @@ CREATE TABLE episode (
 );
 CREATE INDEX episode_by_type ON episode (task_type, domain, started DESC);
 CREATE INDEX episode_by_namespace ON episode (namespace, started DESC);
-CREATE INDEX episode_effort ON episode (namespace, task_type, domain, started DESC, num_steps, ended, tokens)
+CREATE INDEX episode_effort ON episode (namespace, task_type, domain, started DESC, num_steps, ended, tokens, reward)
     WHERE reward >= 0.5;
 CREATE INDEX episode_open ON episode (started DESC) WHERE state = 'open';
 
@@ -35,6 +35,12 @@ CREATE TABLE step (
     body BLOB,
     PRIMARY KEY (episode, number)
 ) WITHOUT ROWID;
+
+CREATE TRIGGER step_of_open BEFORE INSERT ON step
+WHEN (SELECT state FROM episode WHERE key = NEW.episode) <> 'open'
+BEGIN
+    SELECT RAISE(ABORT, 'the episode has ended');
+END;
 
 CREATE TABLE item (
     key INTEGER PRIMARY KEY AUTOINCREMENT,

@@ -1,0 +1,1 @@
+"""Conformance suites for Esper's interfaces, for us and for strangers. Knows no implementation, and no test runner."""
