@@ -158,6 +158,16 @@ def test_a_finished_run_is_not_resumed_and_an_unfinished_one_is_not_exported(
     assert (code, "is finished; look at it with" in err) == (1, True)
 
 
+def test_a_run_that_cannot_begin_has_failed(esper: Esper, task_file: Path) -> None:
+    task_file.write_text(
+        "import torch\nfrom esper.training.task import Task\n"
+        "task = Task(torch.nn.Linear(3, 1), (torch.rand(99, 3), torch.rand(99)), torch.nn.functional.mse_loss)"
+    )
+    code, _, err = esper("train", task_file)
+    assert (code, "y.unsqueeze(1)" in err) == (1, True)
+    assert json.loads(esper("runs", "--json")[1])[0]["status"] == "failed"
+
+
 def test_a_run_is_not_resumed_on_other_data(esper: Esper, task_file: Path) -> None:
     task_file.with_suffix(".order").write_text("SIGINT")
     esper("train", task_file, "--no-growth", "-q")

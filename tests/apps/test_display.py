@@ -57,12 +57,13 @@ def test_the_display_suits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_tables_outside_a_terminal_are_never_cut(capsys: pytest.CaptureFixture[str]) -> None:
     long = "x" * 300
-    print_table(("name", "value"), [(long, None), ("[red]", 1)])
+    print_table(("name", "value"), [(long, None), ("[red]", 1), ("score", 0.98765432)])
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == [long, "–"]
     assert lines[2].split() == ["[red]", "1"]
+    assert lines[3].split() == ["score", "0.9877"]
 
 
 def test_fields_stand_below_each_other(capsys: pytest.CaptureFixture[str]) -> None:
-    print_fields({"a": 1, "long": None})
-    assert capsys.readouterr().out == "a     1\nlong  –\n"
+    print_fields({"a": 1, "long": None, "score": 0.18876233751107965})
+    assert capsys.readouterr().out == "a      1\nlong   –\nscore  0.1888\n"

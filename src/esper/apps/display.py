@@ -125,10 +125,10 @@ def _one_line(note: str) -> Text:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A table on standard output; ``None`` shows as a dash. Plain and unwrapped when it is not a terminal."""
+    """A table on standard output. Plain and unwrapped when that is not a terminal."""
     table = Table(*columns, box=None, pad_edge=False)
     for row in rows:
-        table.add_row(*(escape("–" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(escape(_cell(cell)) for cell in row))
     console = Console()
     if not console.is_terminal:
         console.width = WIDE
@@ -139,7 +139,14 @@ def print_fields(fields: Mapping[str, Any]) -> None:
     """Names and values, one a line, on standard output."""
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        print(f"{name:<{width}}  {'–' if value is None else value}")
+        print(f"{name:<{width}}  {_cell(value)}")
+
+
+def _cell(value: Any) -> str:
+    """Four figures are what people read; ``--json`` has them all."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _numbers(standing: Progress, metric: str) -> str:

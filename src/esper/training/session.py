@@ -41,7 +41,12 @@ def begin(settings: Settings, home: Path) -> Trainer:
     run = RunFolder.create(home, record)
     if task.preparation is not None:
         store_preparation(run, task.preparation)
-    return _trainer(task, run, settings)
+    try:
+        return _trainer(task, run, settings)
+    except BaseException:
+        run.change(status="failed")
+        run.unlock()
+        raise
 
 
 def resume(run: RunFolder) -> Trainer:
