@@ -191,6 +191,7 @@ class Trainer:
     def _note(self, event: AnyEvent) -> None:
         if self._journals is not None:
             self._journals[1].append(event)
+        self._params = self._num_params()
         self._tell(event)
 
     def _tell(self, news: Progress | AnyEvent) -> None:
