@@ -168,6 +168,24 @@ class ItemConformance:
             store.items.search([term], Filter(), 5)
         assert store.items.search([], Filter(), 5) == []
 
+    def test_frequencies_count_items(self, store: Store) -> None:
+        """Stemmed; 0 for a word that stands nowhere."""
+        store.items.add([note(1, "tests test testing"), note(2, "the test"), note(3, "cake")])
+        assert store.items.frequencies(["test", "cake", "zebra", '"']) == {
+            "test": 2,
+            "cake": 1,
+            "zebra": 0,
+            '"': 0,
+        }
+        assert store.items.size() >= 3
+
+    def test_a_narrow_filter_finds_what_stands_far_behind(self, store: Store) -> None:
+        """However many better ones the filter leaves out."""
+        store.items.add([note(number, "cake cake cake") for number in range(30)])
+        store.items.add([note(99, "cake in a very long text about other things", namespace="other")])
+        found = store.items.search(["cake"], Filter(namespace="other"), 2)
+        assert [hit.item.id for hit in found] == ["note-0099"]
+
     def test_a_filter_leaves_out_what_it_must(self, store: Store) -> None:
         """Namespace, state and kind."""
         store.items.add(

@@ -9,13 +9,13 @@ from esper.memory.learning.observation import Observation
 from esper.memory.learning.wording import runs, scope
 from esper.memory.records import Episode
 
-LENGTHS: Final = (3, 4)
+LENGTHS: Final = (3,)
 LONGEST_RUN: Final = 12
 """A whole episode of at most so many symbols is a sequence of its own."""
 
 
 def sequences(episode: Episode, reward: float) -> Iterator[Observation]:
-    """Contiguous sub-sequences of three and four tools, and the whole run."""
+    """Contiguous sub-sequences of three tools, and the whole run."""
     found = runs(episode.steps)
     lengths = {*LENGTHS, len(found)} if 2 <= len(found) <= LONGEST_RUN else {*LENGTHS}
     kind = scope(episode)

@@ -11,6 +11,7 @@ from esper.memory.identity import Clock, new_id
 from esper.memory.recall.answers import Answer, Recalled
 from esper.memory.recall.cache import CacheReport, QueryCache
 from esper.memory.recall.terms import Question, Weights, ranked
+from esper.memory.recall.vocabulary import Vocabulary
 from esper.memory.recall.words import terms
 from esper.memory.records import Exposure
 from esper.memory.stores.store import Filter, Store
@@ -38,6 +39,7 @@ class Search:
         self._clock = clock
         self._expose = expose
         self._weights = weights
+        self._vocabulary = Vocabulary(store)
         self._cache: QueryCache[tuple[Answer, ...]] = QueryCache(clock)
 
     def recall(self, asked: Asked, *, episode: str | None = None) -> Recalled:
@@ -65,7 +67,9 @@ class Search:
 
     def _answers(self, asked: Asked, now: int) -> tuple[Answer, ...]:
         filter = asked.filter if asked.filter.state else msgspec.structs.replace(asked.filter, state="active")
-        hits = self._store.items.search(terms(asked.query), filter, max(CANDIDATES, asked.k))
+        hits = self._store.items.search(
+            self._vocabulary.telling(terms(asked.query)), filter, max(CANDIDATES, asked.k)
+        )
         question = Question(text=asked.query, now=now, task_type=asked.task_type, domain=asked.domain)
         return ranked(hits, question, self._weights)[: asked.k]
 

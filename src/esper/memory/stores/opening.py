@@ -7,7 +7,6 @@ from pathlib import Path
 from esper.errors import ConfigurationError
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Store
-from esper.settings import Settings, project_home
 
 
 def open_store(location: str | Path | None = None, *, power: bool = False) -> Store:
@@ -20,10 +19,19 @@ def open_store(location: str | Path | None = None, *, power: bool = False) -> St
         MemoryStoreError: the store cannot be opened.
     """
     if location is None:
-        location = Settings().memory_url or project_home() / "memory.db"
+        location = _default()
     if isinstance(location, str) and "://" in location:
         return SqliteStore(_path_of(location), power=power)
     return SqliteStore(location, power=power)
+
+
+def _default() -> str | Path:
+    from esper.settings import (
+        Settings,
+        project_home,
+    )  # reading settings takes longer to import than all of the memory
+
+    return Settings().memory_url or project_home() / "memory.db"
 
 
 def _path_of(url: str) -> str:

@@ -168,6 +168,10 @@ class Items(Protocol):
         """The last ``limit`` items of a thread, oldest first."""
         ...
 
+    def size(self) -> int:
+        """About how many items there are, never fewer; answered at once."""
+        ...
+
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
         """In how many items each term stands; 0 for one that stands in none."""
         ...

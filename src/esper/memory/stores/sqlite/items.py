@@ -30,6 +30,9 @@ _REWRITE_TEXT: Final = (
 )
 _ADD_TEXT: Final = "INSERT INTO item_text (rowid, title, context, detail, nearby) VALUES (?, ?, ?, ?, ?)"
 _BM25: Final = f"-bm25(item_text, {WEIGHTS.title}, {WEIGHTS.context}, {WEIGHTS.detail}, {WEIGHTS.nearby})"
+_ALL: Final = f"SELECT rowid AS found, {_BM25} AS relevance FROM item_text WHERE item_text MATCH ?"
+_BEST: Final = f"{_ALL} ORDER BY relevance DESC, rowid DESC LIMIT ?"
+_AHEAD: Final = 4
 _PUT_VECTOR: Final = (
     "INSERT INTO vector SELECT key, ?, ? FROM item WHERE id = ? "
     "ON CONFLICT (item) DO UPDATE SET model = excluded.model, vector = excluded.vector"
@@ -95,6 +98,11 @@ class SqliteItems:
         sql = f"SELECT {_COLUMNS} FROM item WHERE {_THREAD}"
         return [_item_of(row) for row in reversed(self._connection.rows(sql, (namespace, thread, limit)))]
 
+    def size(self) -> int:
+        """About how many items there are."""
+        row = self._connection.row("SELECT max(key) FROM item")
+        return row[0] or 0 if row else 0
+
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
         """In how many items each term stands."""
         sql = "SELECT count(*) FROM item_text WHERE item_text MATCH ?"
@@ -121,12 +129,11 @@ class SqliteItems:
         if not terms:
             return []
         where, values = conditions(filter, time="created", subject="item.id")
-        sql = (
-            f"SELECT {_COLUMNS}, {_BM25} AS relevance FROM item_text "
-            f"JOIN item ON item.key = item_text.rowid WHERE item_text MATCH ? AND {where} "
-            "ORDER BY relevance DESC, item.key DESC LIMIT ?"
-        )
-        rows = self._connection.rows(sql, (any_of(terms), *values, limit))
+        words = any_of(terms)
+        ahead = _AHEAD * limit
+        rows = self._connection.rows(_search(_BEST, where), (words, ahead, *values, limit))
+        if len(rows) < limit:  # the filter took so many of the best that those behind them count, too
+            rows = self._connection.rows(_search(_ALL, where), (words, *values, limit))
         return [Hit(_item_of(row), row[19]) for row in rows]
 
     def find(self, filter: Filter, *, limit: int = 100) -> list[Item]:
@@ -148,6 +155,14 @@ class SqliteItems:
                 ("relation", "target"),
             ):
                 self._connection.write(f"DELETE FROM {table} WHERE {column} IN ({held})", ids)
+
+
+def _search(found: str, where: str) -> str:
+    """CROSS JOIN keeps SQLite from walking a whole namespace to look each item up among the found ones."""
+    return (
+        f"SELECT {_COLUMNS}, relevance FROM ({found}) CROSS JOIN item ON item.key = found WHERE {where} "
+        "ORDER BY relevance DESC, item.key DESC LIMIT ?"
+    )
 
 
 def _fields(text: SearchText) -> tuple[str, str, str, str]:
