@@ -62,6 +62,7 @@ class Judged(Event, frozen=True):
 
     ``gain`` is the mean of (host loss - grafted loss); ``lower`` its lower confidence bound at level ``alpha``;
     ``price`` what it must exceed. ``detectable`` is the smallest gain that this many examples could have shown.
+    ``unsettled``: the price is paid, but the host itself learns so fast that the trial goes on.
     """
 
     candidate: str
@@ -76,6 +77,7 @@ class Judged(Event, frozen=True):
     host_loss: float
     accepted: bool
     reason: str
+    unsettled: bool = False
 
 
 class Attached(Event, frozen=True):

@@ -52,6 +52,19 @@ def test_a_graft_is_accepted_when_a_paired_t_test_finds_it_better_by_more_than_i
     assert verdict.num_examples == len(host)
 
 
+@given(pairs(), st.floats(-1.0, 2.0), st.floats(0.0, 1.0))
+def test_a_gain_within_a_share_of_what_the_host_learned_is_unsettled_where_it_would_have_been_accepted(
+    pair: tuple[Losses, Losses], progress: float, share: float
+) -> None:
+    judge = Judge(alpha=0.1, tests=1, head_start=share)
+    calm = judge.graft(*pair, growth=2.0)
+    verdict = judge.graft(*pair, growth=2.0, progress=progress)
+    assert not calm.unsettled
+    assert verdict.unsettled == (calm.accepted and calm.lower <= share * progress)
+    assert verdict.accepted == (calm.accepted and not verdict.unsettled)
+    assert replace(verdict, accepted=calm.accepted, unsettled=False, reason=calm.reason) == calm
+
+
 @given(pairs())
 def test_a_cut_is_accepted_when_a_paired_t_test_at_its_own_level_finds_the_rest_better(
     pair: tuple[Losses, Losses],

@@ -83,6 +83,17 @@ class Stern(Lenient):
         return replace(super().graft(*args, **options), accepted=self.grafts)
 
 
+@dataclass(frozen=True)
+class Doubtful(Lenient):
+    """Calls every gain unsettled while the host's loss moves by more than ``settled`` a trial; then accepts it."""
+
+    settled: float = 0.0
+
+    def graft(self, *args: Any, progress: float = 0.0, **options: Any) -> Verdict:
+        doubt = abs(progress) > self.settled
+        return replace(super().graft(*args, **options), accepted=not doubt, unsettled=doubt)
+
+
 def evaluation(host: Host, num_batches: int = 2) -> Any:
     """Held-out losses on batches of their own."""
     batches = [host.batch(1000 + seed) for seed in range(num_batches)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from growth.loops import (
     MLP,
     PACE,
     ROOMY,
+    Doubtful,
     Lenient,
     Loop,
     Script,
@@ -318,6 +320,38 @@ def test_growth_ends_when_the_judgements_are_used_up() -> None:
     loop.run(30)
     assert grower.finished
     assert kinds(grower).count("Judged") == 1
+
+
+def judgements(grower: Grower) -> list[Judged]:
+    return [event for event in grower.history if isinstance(event, Judged)]
+
+
+def test_an_unsettled_gain_stays_on_trial_until_it_is_settled_and_joins_as_trained_by_then() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Doubtful(tests=5), controller=Script(num_trials=1))
+    loop.run(PACE.start + PACE.round + 2 * PACE.trial + 1)
+    first, second, third = judgements(grower)
+    assert first.candidate == second.candidate == third.candidate
+    assert [event.step - first.step for event in (second, third)] == [PACE.trial, 2 * PACE.trial]
+    assert first.unsettled
+    assert not kinds(grower).count("Refused")
+    assert not kinds(grower).count("Attached")
+
+
+@pytest.mark.parametrize("limits", [{"judge": Doubtful(tests=2)}, {"judge": Doubtful(), "total_steps": 24}])
+def test_an_unsettled_gain_is_refused_when_there_is_no_test_or_no_time_for_another_look(limits: Any) -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(controller=Script(num_trials=1), **limits)
+    loop.run(40)
+    assert len(judgements(grower)) == 2
+    assert kinds(grower)[-3:] == ["Judged", "Refused", "Ended"]
+
+
+def test_a_settled_gain_is_attached_at_once() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Doubtful(settled=math.inf), controller=Script(num_trials=1))
+    loop.run(PACE.start + PACE.round)
+    assert kinds(grower)[-2:] == ["Judged", "Attached"]
 
 
 def test_listeners_hear_every_event_when_it_happens() -> None:

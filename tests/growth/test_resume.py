@@ -17,6 +17,7 @@ from esper.growth.guard import random_state, set_random_state
 from esper.growth.saved import load, save
 from growth.loops import (
     PACE,
+    Doubtful,
     Lenient,
     Loop,
     Script,
@@ -107,6 +108,28 @@ def assert_resumes(
 def test_every_phase_of_a_run_with_averages_a_scheduler_and_groups_resumes_to_the_bit(tmp_path: Path) -> None:
     phases = {"rest", "sense", "learn", "try", "trim", "guarded"}
     assert_resumes(host("mlp"), tmp_path, phases, full=True)
+
+
+def test_a_second_look_at_an_unsettled_gain_resumes_to_the_bit(tmp_path: Path) -> None:
+    def started() -> Loop:
+        loop = Loop(host("mlp"))
+        loop.grow(judge=Doubtful(tests=4), controller=Script(num_trials=2))
+        return loop
+
+    whole = started()
+    assert whole.grower is not None
+    while not kinds(whole.grower).count("Judged"):
+        whole.run_at_random(1)
+    whole.run_at_random(2)
+    assert whole.grower.phase == "try"
+    checkpoint.write(tmp_path, stored(whole))
+    done = len(whole.losses)
+    whole.run_at_random(20)
+    again = restore(started(), checkpoint.read(tmp_path))
+    again.run_at_random(20)
+    assert again.grower is not None
+    assert again.losses == whole.losses[done:]
+    assert again.grower.history == whole.grower.history
 
 
 def test_a_run_that_has_cut_a_path_resumes_to_the_bit(tmp_path: Path) -> None:

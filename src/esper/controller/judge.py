@@ -7,7 +7,7 @@ price. Significance alone lets useless growth through; a price alone lets luck t
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ class Verdict:
 
     ``gain`` is the mean of (host - changed); ``lower`` its one-sided lower confidence bound at level ``alpha``;
     ``price`` what the bound must exceed; ``detectable`` the smallest gain that this many examples could have shown.
+    ``unsettled``: the price is paid, but the host's own learning could explain the gain; only more steps can tell.
     """
 
     accepted: bool
@@ -34,6 +35,7 @@ class Verdict:
     price: float
     detectable: float
     host_loss: float
+    unsettled: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,8 @@ class Judge:
         tests: number of judgements among which ``alpha`` is shared; growth ends when they are used up.
         price: what growth must buy, as a share of the standard deviation of the held-out losses: once for being
             there at all, and once more for every doubling of the model's size (mean of parameters and multiply-adds).
+        head_start: a gain that is no larger than this share of what the host has learned by itself during the trial
+            may be one of speed alone: where the host will be soon. It is settled by looking again later.
         cut_alpha: level at which a site's own path may be declared unneeded. A wrong cut costs little, a missed
             one keeps dead weight, so it is not shared among the tests.
         min_examples: fewer held-out examples than this are refused at once.
@@ -53,20 +57,27 @@ class Judge:
     alpha: float = 0.01
     tests: int = 40
     price: float = 0.01
+    head_start: float = 0.5
     cut_alpha: float = 0.025
     min_examples: int = 30
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < 1 and 0 < self.cut_alpha < 1):
             raise ConfigurationError("alpha and cut_alpha must lie between 0 and 1")
-        if self.tests < 1 or self.price < 0 or self.min_examples < 2:
-            raise ConfigurationError("tests must be >= 1, price >= 0 and min_examples >= 2")
+        if self.tests < 1 or min(self.price, self.head_start) < 0 or self.min_examples < 2:
+            raise ConfigurationError("tests must be >= 1, price and head_start >= 0, and min_examples >= 2")
 
-    def graft(self, host: NDArray[np.float64], grafted: NDArray[np.float64], *, growth: float) -> Verdict:
-        """Whether a graft that makes the model ``growth`` times larger (1.0: no larger) earns its price."""
+    def graft(
+        self, host: NDArray[np.float64], grafted: NDArray[np.float64], *, growth: float, progress: float = 0.0
+    ) -> Verdict:
+        """Whether a graft that makes the model ``growth`` times larger (1.0: no larger) earns its price.
+
+        ``progress`` is by how much the host's own mean loss has fallen while the graft was on trial.
+        """
         spread = float(np.std(host)) if bool(np.all(np.isfinite(host))) else math.nan
         price = self.price * spread * (1.0 + math.log2(max(growth, 1.0)))
-        return self._compare(host, grafted, self.alpha / self.tests, price)
+        verdict = self._compare(host, grafted, self.alpha / self.tests, price)
+        return self._doubted(verdict, progress) if verdict.accepted else verdict
 
     def cut(self, host: NDArray[np.float64], without: NDArray[np.float64]) -> Verdict:
         """Whether the model is better off without a path: the lower bound at ``cut_alpha`` must exceed zero."""
@@ -78,6 +89,14 @@ class Judge:
         if difference is None:
             return True
         return bool(difference.mean() + 2.0 * difference.std(ddof=1) / math.sqrt(len(difference)) <= 0.0)
+
+    def _doubted(self, verdict: Verdict, progress: float) -> Verdict:
+        if verdict.lower > self.head_start * progress:
+            return verdict
+        reason = (
+            f"gain {verdict.gain:.4g} may be speed alone: the host learned {progress:.4g} in the meantime"
+        )
+        return replace(verdict, accepted=False, unsettled=True, reason=reason)
 
     def _compare(
         self, host: NDArray[np.float64], changed: NDArray[np.float64], alpha: float, price: float

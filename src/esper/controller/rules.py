@@ -84,7 +84,7 @@ class Rules:
 
     num_shadows: int = 14
     num_trials: int = 2
-    survivors: float = 1.0
+    survivors: float = 0.3
     min_r2: float = 0.0
     start: int = 1
     sense: int = 10

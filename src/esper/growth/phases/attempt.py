@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from esper.controller.candidate import Candidate
@@ -26,8 +27,11 @@ class Try(Phase):
         super().__init__(work)
         self._contenders = dict(contenders)
         self._left = work.setup.pace.trial
+        self._loss_before = math.nan
 
     def step(self) -> Next | None:
+        if math.isnan(self._loss_before):
+            self._loss_before = float(self.work.setup.host.losses().mean())
         for contender in self._contenders.values():
             contender.step(self.work.closure)
         self._left -= 1
@@ -37,10 +41,10 @@ class Try(Phase):
 
     def state_dict(self) -> dict[str, Any]:
         contenders = {c.name: contender.state_dict() for c, contender in self._contenders.items()}
-        return {"left": self._left, "contenders": contenders}
+        return {"left": self._left, "loss_before": self._loss_before, "contenders": contenders}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._left = state["left"]
+        self._left, self._loss_before = state["left"], state["loss_before"]
         for candidate, contender in self._contenders.items():
             contender.load_state_dict(state["contenders"][candidate.name])
 
@@ -58,22 +62,38 @@ class Try(Phase):
                 del self._contenders[candidate]
                 note_refusal(self.work, candidate.name, contender.failed)
 
-    def _judge(self) -> Next:
+    def _judge(self) -> Next | None:
         self._drop_failed()
         host = self.work.setup.host.losses()
         verdicts = {c: self._verdict(c, contender, host) for c, contender in self._contenders.items()}
-        accepted = [c for c, verdict in verdicts.items() if verdict.accepted]
         for candidate, verdict in verdicts.items():
             self.work.judged(candidate.name, "graft", verdict)
-            if not verdict.accepted:
-                note_refusal(self.work, candidate.name, verdict.reason)
-        if not accepted:
-            return after_refusal(self.work)
-        best = max(accepted, key=lambda c: verdicts[c].lower - verdicts[c].price)
-        self.work.attach(best, self._contenders[best])
-        return rest(self.work)
+        accepted = [c for c, verdict in verdicts.items() if verdict.accepted]
+        if accepted:
+            self._refuse(verdicts, [c for c in verdicts if c not in accepted])
+            best = max(accepted, key=lambda c: verdicts[c].lower - verdicts[c].price)
+            self.work.attach(best, self._contenders[best])
+            return rest(self.work)
+        return self._look_again(verdicts, host)
+
+    def _look_again(self, verdicts: Mapping[Candidate, Verdict], host: Losses) -> Next | None:
+        """Another trial for what may be a gain of speed alone, where there is time for one; the others are refused."""
+        trial, tally = self.work.setup.pace.trial, self.work.tally
+        possible = self.work.has_time(trial) and tally.tests < self.work.setup.judge.tests
+        unsettled = [c for c, verdict in verdicts.items() if verdict.unsettled and possible]
+        self._refuse(verdicts, [c for c in verdicts if c not in unsettled])
+        self._contenders = {
+            c: self._contenders[c] for c in unsettled[: self.work.setup.judge.tests - tally.tests]
+        }
+        self._left, self._loss_before = trial, float(host.mean())
+        return None if self._contenders else after_refusal(self.work)
+
+    def _refuse(self, verdicts: Mapping[Candidate, Verdict], refused: Iterable[Candidate]) -> None:
+        for candidate in refused:
+            note_refusal(self.work, candidate.name, verdicts[candidate].reason)
 
     def _verdict(self, candidate: Candidate, contender: Contender, host: Losses) -> Verdict:
         self.work.tally.tests += 1
         growth = self.work.size.growth(Size(candidate.params, candidate.macs))
-        return self.work.setup.judge.graft(host, contender.losses(), growth=growth)
+        progress = self._loss_before - float(host.mean())
+        return self.work.setup.judge.graft(host, contender.losses(), growth=growth, progress=progress)
