@@ -472,3 +472,21 @@ def test_a_pass_that_never_reaches_a_spans_exit_leaves_no_tensor_behind(attached
             model(x)
     assert graft.tap is not None
     assert graft.tap.value is None
+
+
+def test_grafts_that_an_exclusive_trial_would_replace_do_not_run_meanwhile() -> None:
+    mlp = host("mlp")
+    model, site = mlp.make(0), next(site for site in sites(mlp) if not site.is_span)
+    attached, trial = awake(site), awake(site, seed=1)
+    attach(model, attached)
+    calls: list[nn.Module] = []
+    attached.register_forward_pre_hook(lambda graft, _: calls.append(graft))
+    with switched_on(model, [trial], exclusive=True):
+        alone = outputs(mlp, model)
+    assert calls == []
+    outputs(mlp, model)
+    assert calls == [attached]
+    detach(model, attached)
+    attach(model, trial)
+    cut(model, site.exit)
+    assert torch.equal(alone, outputs(mlp, model))

@@ -34,6 +34,7 @@ class Contender:
         self.optimizer = sibling(
             optimizer, [[p for own in group for p in own] for group in zip(*groups, strict=True)]
         )
+        self._parameters = [p for graft in self.grafts for p in graft.parameters()]
         self.failed: str | None = None
 
     def step(self, closure: Closure) -> None:
@@ -51,12 +52,13 @@ class Contender:
         if not math.isfinite(loss):
             self.failed = "its loss became infinite or undefined"
             return
-        if all(p.grad is None for graft in self.grafts for p in graft.parameters()):
+        if all(p.grad is None for p in self._parameters):
             return
         follow(self.optimizer, self._live)
         with streams_kept():
             self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:
+            parameter.grad = None
 
     def losses(self) -> Losses:
         """Held-out loss of every example with the grafts switched on."""

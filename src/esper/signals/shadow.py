@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper.surgery.capture import Pair
@@ -53,8 +54,9 @@ class Shadow:
         with torch.enable_grad():
             for site, body in self.bodies.values():
                 for x, target in targets.get(site.name, ()):
-                    # One by one: bodies of a host on several devices have no common sum.
-                    ((body(x) - target).square().mean() / len(pairs[site.name])).backward()
+                    # One by one: a common sum would hold on to all their graphs, and bodies may lie on several devices.
+                    loss = F.mse_loss(body(x), target)
+                    (loss / len(pairs[site.name]) if len(pairs[site.name]) > 1 else loss).backward()
         self._optimizer.step()
         self.num_updates += 1
 

@@ -6,6 +6,8 @@ of widths above ``MAX_WIDTH`` every so many-th unit is looked at.
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -123,9 +125,20 @@ def _signal(site: Site, values: Sequence[float]) -> Signal:
 
 def rows(tensor: Tensor, port: Port) -> Tensor:
     """``tensor`` as float32 rows of features: at most ``MAX_ROWS`` of at most ``MAX_WIDTH``, both evenly spaced."""
-    flat = tensor.movedim(_feature_dim(port), -1).flatten(0, -2)
-    every_row, every_feature = -(-flat.shape[0] // MAX_ROWS), -(-flat.shape[1] // MAX_WIDTH)
-    return flat[::every_row, ::every_feature].float()
+    features_last = tensor.movedim(_feature_dim(port), -1)
+    *places, width = features_last.shape
+    number, every_feature = math.prod(places), -(-width // MAX_WIDTH)
+    every_row = -(-number // MAX_ROWS) or 1
+    if len(places) == 1:
+        return features_last[::every_row, ::every_feature].float()
+    # Picked before they are laid out as rows, which would copy the whole tensor.
+    return features_last[_picked(tuple(places), every_row, tensor.device)][:, ::every_feature].float()
+
+
+@functools.lru_cache(maxsize=64)
+def _picked(places: tuple[int, ...], every: int, device: torch.device) -> tuple[Tensor, ...]:
+    """One index tensor a dimension: every so many-th of all places."""
+    return torch.unravel_index(torch.arange(0, math.prod(places), every, device=device), places)
 
 
 def _num_rows(tensor: Tensor, port: Port) -> int:

@@ -135,7 +135,9 @@ class Capture:
         self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any
     ) -> None:
         x = first_input(args, kwargs)
-        if x is not None:
+        if x is None:
+            self._inputs.pop(entry, None)
+        else:
             self._inputs[entry] = x.detach().clone()
 
     def _watch_output(
@@ -145,8 +147,10 @@ class Capture:
         if z is None or not z.requires_grad:
             return
         value = z.detach().clone()
-        own = first_input(args, kwargs)
-        own = None if own is None else own.detach().clone()
+        own = self._inputs.get(sites[0].exit)  # kept a moment ago, where a span begins here
+        if own is None and any(site.attachment == "beside" and not site.is_span for site in sites):
+            found = first_input(args, kwargs)
+            own = None if found is None else found.detach().clone()
         inputs = {site.name: self._source(site, own, value) for site in sites}
         z.register_hook(_Hook(self._on_gradient, inputs, value))
 

@@ -49,12 +49,14 @@ class Graft(nn.Module):
 class Grafts(nn.ModuleList):
     """The grafts of one exit module, in order of attachment.
 
-    ``exclusive`` means that the module's own path has been cut: its output is that of the grafts alone.
+    ``exclusive`` means that the module's own path has been cut: its output is that of the grafts alone. ``muted`` means
+    that nobody would hear them at present.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.exclusive = False
+        self.muted = False
         self.handle: RemovableHandle | None = None
 
 
@@ -166,6 +168,10 @@ def switched_on(
                 stack.callback(graft.tap.empty)
                 stack.callback(graft.tap.beside(model.get_submodule(graft.site.entry)).remove)
         exit_module = model.get_submodule(grafts[0].site.exit)
+        attached = _grafts_of(exit_module)
+        if attached is not None and exclusive:
+            attached.muted = True
+            stack.callback(setattr, attached, "muted", False)
         run = partial(_run_beside, tuple(grafts), exclusive, detached)
         stack.callback(exit_module.register_forward_hook(run, with_kwargs=True).remove)
         yield
@@ -201,6 +207,8 @@ def _read(graft: Graft, inputs: Tensor | None, current: Tensor) -> Tensor:
 def _run_attached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
     grafts = _grafts_of(module)
     assert grafts is not None
+    if grafts.muted:
+        return output
     children = [graft for graft in grafts if isinstance(graft, Graft)]
     return combine(output, first_input(args, kwargs), children, exclusive=grafts.exclusive, detached=False)
 
