@@ -1,7 +1,7 @@
 """Sets of documents and questions in the layout of BEIR. Does not know how anything is ranked.
 
 A folder holds ``corpus.jsonl`` (``_id``, ``title``, ``text``, ``metadata``), ``queries.jsonl`` (``_id``, ``text``,
-``metadata``) and ``qrels/test.tsv`` (query, document, grade, under a heading). Of the metadata of a document, ``thread``
+``metadata``) and ``qrels/test.tsv`` (query, document, grade, under a heading). Of a document's metadata, ``thread``
 and ``date`` (ISO 8601) are read, of those of a question ``category``; none of them is needed. The documents of a thread
 stand in their order.
 """

@@ -43,7 +43,7 @@ def _part(name: str, one: dict[str, Any]) -> Part:
 
 
 def _sessions(conversation: dict[str, Any]) -> list[list[Document]]:
-    sessions = []
+    sessions: list[list[Document]] = []
     for number in itertools.count(1):
         if f"session_{number}_date_time" not in conversation:
             return sessions

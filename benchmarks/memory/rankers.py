@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import apsw
 
 from benchmarks.memory.beir import Document
-from esper.memory.recall.embeddings import Embedder, record_vectors
+from esper.memory.recall.embeddings import Embedder, Vectors, record_vectors
 from esper.memory.recall.ranking import (
     DEPTH,
     NUM_NEARBY,
@@ -18,11 +18,15 @@ from esper.memory.recall.ranking import (
     WEIGHTS,
     FieldWeights,
     any_of,
+    coverage,
     fuse,
     nearby,
 )
 from esper.memory.recall.vectors import VectorIndex
 from esper.memory.recall.words import FUNCTION_WORDS, date_words, terms, tokens
+
+
+FIELDS = ("title", "detail", "context", "nearby")
 
 
 class Ranker(Protocol):
@@ -61,19 +65,38 @@ class PlainBM25:
 class Lexical:
     """Ours without vectors: fields with weights, two records of context, dates, no courtesies."""
 
-    def __init__(self, documents: Sequence[Document], *, weights: FieldWeights = WEIGHTS) -> None:
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        *,
+        weights: FieldWeights = WEIGHTS,
+        without: str = "",
+        words: Callable[[str], Sequence[str]] = terms,
+    ) -> None:
+        """``without`` names a field that is left empty, ``words`` makes terms of a question: both for ablations."""
         rows = [
             (one.title or "", one.text, _date(one), around)
             for one, around in zip(documents, _surroundings(documents), strict=True)
         ]
-        self._index = _Index(("title", "detail", "context", "nearby"), rows)
+        kept = [
+            tuple("" if name == without else text for name, text in zip(FIELDS, row, strict=True))
+            for row in rows
+        ]
+        self._index = _Index(FIELDS, kept)
+        self._words = words
         self._weights = (weights.title, weights.detail, weights.context, weights.nearby)
         self._ids = [one.id for one in documents]
 
     def scores(self, question: str) -> dict[str, float]:
         """BM25 of the best candidates, best first."""
-        found = self._index.scores(terms(question), self._weights)
+        found = self._index.scores(self._words(question), self._weights)
         return {self._ids[row]: score for row, score in found.items()}
+
+    def covered(self, question: str) -> float:
+        """How much of the question its best document covers (``ranking.coverage``)."""
+        asked = self._words(question)
+        best = max(self._index.scores(asked, self._weights).values(), default=0.0)
+        return coverage(best, self._index.frequencies(asked), len(self._ids))
 
     def rank(self, question: str) -> list[str]:
         return list(self.scores(question))
@@ -89,19 +112,28 @@ class Hybrid:
         *,
         lexical: Lexical | None = None,
         weight: float = SEMANTIC_WEIGHT,
+        vectors: Callable[[Embedder, Sequence[tuple[str, str]]], Vectors] = record_vectors,
     ) -> None:
+        """``vectors`` makes those of the records, for ablations."""
         self._lexical = lexical or Lexical(documents)
         self._embedder = embedder
         self._weight = weight
         self.index = VectorIndex(embedder.dimension)
         records = [(one.title or "", one.text) for one in documents]
-        self.index.put([one.id for one in documents], record_vectors(embedder, records))
+        self.index.put([one.id for one in documents], vectors(embedder, records))
 
-    def rank(self, question: str) -> list[str]:
+    def nearest(self, question: str) -> float:
+        """The largest cosine."""
+        return max(self.index.nearest(self._embedder.embed([question])[0], 1).values())
+
+    def candidates(self, question: str) -> tuple[dict[str, float], dict[str, float]]:
+        """BM25 and cosines of the candidates of both kinds, best first."""
         words = self._lexical.scores(question)
         asked = self._embedder.embed([question])[0]
-        meaning = self.index.nearest(asked, DEPTH) | self.index.cosines(asked, words)
-        return [one.key for one in fuse(words, meaning, weight=self._weight)]
+        return words, self.index.nearest(asked, DEPTH) | self.index.cosines(asked, words)
+
+    def rank(self, question: str) -> list[str]:
+        return [one.key for one in fuse(*self.candidates(question), weight=self._weight)]
 
 
 class _Index:
@@ -128,6 +160,11 @@ class _Index:
             f"WHERE texts MATCH ? ORDER BY score DESC, rowid LIMIT {DEPTH}"
         )
         return dict(self._connection.execute(sql, (any_of(asked),)))
+
+    def frequencies(self, asked: Sequence[str]) -> list[int]:
+        """How many rows hold each term."""
+        sql = "SELECT count(*) FROM texts WHERE texts MATCH ?"
+        return [int(count) for term in asked for (count,) in self._connection.execute(sql, (any_of([term]),))]
 
 
 def _surroundings(documents: Sequence[Document]) -> list[str]:

@@ -107,7 +107,9 @@ def main() -> None:
     parser.add_argument("--lexical", action="store_true", help="no vectors")
     parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
     given = parser.parse_args()
-    embedders = [] if given.lexical else [StaticTable.installed(), *map(OnnxModel, given.model)]
+    embedders: list[Embedder] = (
+        [] if given.lexical else [StaticTable.installed(), *map(OnnxModel, given.model)]
+    )
     kept = [KeptEmbedder(embedder) for embedder in embedders]
     parts = read_parts(given.folder)
     answers = [one for name, make in makers(kept).items() for part in parts for one in ask(part, name, make)]

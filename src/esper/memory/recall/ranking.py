@@ -60,6 +60,10 @@ class Relevance(msgspec.Struct, frozen=True, kw_only=True):
         return coverage + cosine >= self.coverage_plus_cosine
 
 
+RELEVANCE: Final = Relevance(coverage=0.125, coverage_plus_cosine=0.63)
+"""Keeps 98 % of the answerable questions of conversations 1 to 5 of LoCoMo (``benchmarks.memory.relevance``)."""
+
+
 class Ranked(msgspec.Struct, Generic[Key], frozen=True):
     """A candidate and its total in [0, 1], which is the sum of its two parts."""
 

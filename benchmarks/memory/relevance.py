@@ -1,0 +1,93 @@
+"""When is nothing relevant? Questions of one conversation are put to others, where nothing answers them.
+
+``python -m benchmarks.memory.relevance DIR``: a folder with several sets, as ``benchmarks.memory.convert`` makes of
+LoCoMo; only sets of one group are mixed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from benchmarks.memory.beir import Part, read_parts
+from benchmarks.memory.kept import KeptEmbedder
+from benchmarks.memory.rankers import Hybrid, Lexical
+from benchmarks.table import Table, publish
+from esper.memory.recall.embeddings import Embedder
+from esper.memory.recall.onnx_model import OnnxModel
+from esper.memory.recall.static_table import StaticTable
+
+KEPT = (0.99, 0.98, 0.95)
+STRIDE = 4
+
+
+class Signal(msgspec.Struct, frozen=True):
+    """What one question found in one set; ``answerable`` if it belongs there."""
+
+    group: str
+    answerable: bool
+    coverage: float
+    cosine: float
+
+    def value(self, name: str) -> float:
+        """One of ``coverage``, ``cosine`` and their sum."""
+        return {"coverage": self.coverage, "cosine": self.cosine}.get(name, self.coverage + self.cosine)
+
+
+def signals(parts: Sequence[Part], embedder: Embedder) -> list[Signal]:
+    """Every question on its own set, and every fourth on each other set of its group."""
+    found = []
+    for part in parts:
+        lexical = Lexical(part.documents)
+        hybrid = Hybrid(part.documents, embedder, lexical=lexical)
+        for other in parts:
+            if other.group != part.group:
+                continue
+            own = other is part
+            found += [
+                Signal(part.group, own, lexical.covered(question.text), hybrid.nearest(question.text))
+                for question in itertools.islice(other.questions, 0, None, 1 if own else STRIDE)
+            ]
+    return found
+
+
+def rows(found: Sequence[Signal], name: str) -> list[list[str]]:
+    """For each share of answerable questions kept: the threshold, and how many others it lets through, by group."""
+    cells = []
+    for group, measure in itertools.product(
+        sorted({one.group for one in found}), ("coverage", "cosine", "sum")
+    ):
+        ours = np.array([one.value(measure) for one in found if one.group == group and one.answerable])
+        others = np.array([one.value(measure) for one in found if one.group == group and not one.answerable])
+        for kept in KEPT:
+            threshold = float(np.quantile(ours, 1 - kept))
+            passed = f"{np.mean(others >= threshold):.3f}"
+            cells.append([f"{group}: {measure}, {name}", f"{kept:.2f}", f"{threshold:.3f}", passed])
+    return cells
+
+
+def main() -> None:
+    """Print what each threshold keeps and lets through."""
+    parser = argparse.ArgumentParser("python -m benchmarks.memory.relevance", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", type=Path, action="append", default=[], help="folder of an ONNX model")
+    parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
+    given = parser.parse_args()
+    parts = read_parts(given.folder)
+    embedders: list[Embedder] = [StaticTable.installed(), *map(OnnxModel, given.model)]
+    cells = [row for one in embedders for row in rows(signals(parts, KeptEmbedder(one)), one.name)]
+    columns = ["group: signal", "answerable kept", "threshold", "unanswerable let through"]
+    title = "When nothing is relevant: questions put to the wrong conversation"
+    line = f"python -m benchmarks.memory.relevance {given.folder.name}"
+    publish(
+        Table(name="relevance", title=title, columns=columns, cells=cells), command=line, stored=given.publish
+    )
+
+
+if __name__ == "__main__":
+    main()
