@@ -16,7 +16,7 @@ from torch import Tensor, fx, nn
 from esper.errors import RunError
 from esper.training.data import Rows
 from esper.training.graph import Description, written
-from esper.training.network import evaluating, unfused
+from esper.training.network import evaluating
 
 
 def program_of(model: nn.Module, inputs: Rows) -> torch.export.ExportedProgram:
@@ -26,7 +26,7 @@ def program_of(model: nn.Module, inputs: Rows) -> torch.export.ExportedProgram:
     """
     batch = torch.export.Dim("batch", min=1)
     try:
-        with evaluating(model), unfused(), _silence():
+        with evaluating(model), _silence():
             return torch.export.export(model, inputs, dynamic_shapes=({0: batch},) * len(inputs))
     except (RuntimeError, ValueError, TypeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
