@@ -129,7 +129,7 @@ def _import_without_torch(module: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["esper", "esper.errors", "esper.events", "esper.recipe", "esper.settings"]
+    "module", ["esper", "esper.errors", "esper.events", "esper.memory", "esper.recipe", "esper.settings"]
 )
 def test_the_base_install_imports_without_torch(module):
     assert _import_without_torch(module).stderr == ""

@@ -135,7 +135,8 @@ class MemoryJournal:
                 self.store.touch(space)
 
     def _expose(self, exposure: Exposure) -> None:
-        self._shown.put(self.redact(exposure))
+        query = self.redact.text(exposure.query)
+        self._shown.put(exposure if query == exposure.query else msgspec.structs.replace(exposure, query=query))
 
     def advise(
         self,

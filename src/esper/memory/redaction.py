@@ -10,22 +10,11 @@ import msgspec
 REDACTED = "[redacted]"
 _INT64 = 1 << 63
 
-_HINTS = (
-    *(
-        b"sk-",
-        b"ghp_",
-        b"gho_",
-        b"ghs_",
-        b"github_pat_",
-        b"glpat-",
-        b"xox",
-        b"akia",
-        b"asia",
-        b"aiza",
-        b"eyj",
-    ),
-    *(b"bearer ", b"basic ", b"-----begin", b"passw", b"secret", b"token", b"api", b"://", b"key"),
+_HINT = re.compile(
+    rb"sk-|sk_live|rk_live|gh[posu]_|github_pat_|glpat-|xox|a[ks]ia|aiza|hf_|npm_|pypi-|eyj|bearer |basic |-----begin"
+    rb"|pass|pwd|secret|token|key|authorization|credential|://"
 )
+"""What every secret that we know has in it, in lower case: most texts are let through by this one look."""
 _NAMES = r"pass(?:word|wd|phrase)?|pwd|secret|token|(?:api|access|private)[_-]?key|authorization|credentials?"
 _PREFIXES = (
     "sk-|sk_live_|rk_live_|ghp_|gho_|ghs_|ghu_|github_pat_|glpat-|xox[abprs]-|AKIA|ASIA|AIza|hf_|npm_|pypi-"
@@ -90,16 +79,21 @@ class Redactor:
             return self._cleaned(record)
         if not self._secrets:
             return record
-        lowered = encoded.lower()
-        for hint in _HINTS:
-            if hint in lowered:
-                return self._cleaned(record)
-        return record
+        return self._cleaned(record) if _suspicious(encoded) else record
+
+    def text(self, text: str) -> str:
+        """One text, cleaned."""
+        encoded = text.encode("utf-8", "backslashreplace")
+        return clean_text(text) if self._secrets and _suspicious(encoded) else encoded.decode()
 
     def _cleaned(self, record: R) -> R:
         plain = msgspec.to_builtins(record, enc_hook=repr)
         value = clean(plain) if self._secrets else _valid(plain)
         return msgspec.convert(value, type(record))
+
+
+def _suspicious(encoded: bytes) -> bool:
+    return _HINT.search(encoded.lower()) is not None
 
 
 def _valid(value: Any) -> Any:
