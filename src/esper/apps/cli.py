@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from enum import StrEnum
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 import typer
 
-from esper import __version__
 from esper.errors import DataError, EsperError
 
 app = typer.Typer(
@@ -59,7 +59,7 @@ class Format(StrEnum):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"esper {__version__}")
+        typer.echo(f"esper {metadata.version('esper-grow')}")
         raise typer.Exit
 
 
