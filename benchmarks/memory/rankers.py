@@ -25,7 +25,6 @@ from esper.memory.recall.ranking import (
 from esper.memory.recall.vectors import VectorIndex
 from esper.memory.recall.words import FUNCTION_WORDS, date_words, terms, tokens
 
-
 FIELDS = ("title", "detail", "context", "nearby")
 
 
