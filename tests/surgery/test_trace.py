@@ -293,6 +293,12 @@ def test_multiply_adds_are_the_same_without_gradients(name: str, mode: Callable[
     assert trace(model, run).macs == traced(kind).macs
 
 
+def test_attention_is_counted_whichever_kernel_works_it_out() -> None:
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True)
+    products = 10 * (16 * 48 + 16 * 16 + 2 * 16 * 32) + 2 * 10 * 10 * 16
+    assert trace(layer, lambda: layer(torch.randn(3, 10, 16))).macs == products
+
+
 class Net(nn.Module):
     """Nodes that each read the sum of some earlier ones; node ``i`` may rectify in place what it reads."""
 

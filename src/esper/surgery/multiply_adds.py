@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 
 def _rnn_layer_flops(x: Tensor, w_ih: Tensor, w_hh: Tensor, *_: object, **__: object) -> int:
@@ -19,12 +19,17 @@ def _rnn_flops(x: Tensor, weights: list[Tensor], *_: object, **__: object) -> in
     return 2 * _num_vectors(x) * sum(w.numel() for w in weights if w.dim() == 2)
 
 
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> int:
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))
+
+
 def _num_vectors(x: Tensor) -> int:
     return x.numel() // x.shape[-1]
 
 
-# Fused recurrent kernels that torch's own table leaves out: one per device.
-_RECURRENT: dict[Any, Callable[..., int]] = {
+# Fused kernels that torch's own table leaves out.
+_FUSED: dict[Any, Callable[..., int]] = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.mkldnn_rnn_layer: _rnn_layer_flops,
     torch.ops.aten._cudnn_rnn: _rnn_flops,
     torch.ops.aten.miopen_rnn: _rnn_flops,
@@ -51,7 +56,7 @@ class MultiplyAdds(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        count = _RECURRENT.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
+        count = _FUSED.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
         if count is None:
             # Only inference mode lets composite operations through; their parts are what is counted.
             with self:
