@@ -30,7 +30,7 @@ class Server(ThreadingHTTPServer):
 class Answers(BaseHTTPRequestHandler):
     server: Server
 
-    def do_POST(self) -> None:  # noqa: N802 the name is http.server's
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.asked.append(asked)
         self.server.keys.append(self.headers["Authorization"])

@@ -61,7 +61,10 @@ class Relevance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 RELEVANCE: Final = Relevance(coverage=0.125, coverage_plus_cosine=0.63)
-"""Keeps 98 % of the answerable questions of conversations 1 to 5 of LoCoMo (``benchmarks.memory.relevance``)."""
+"""Keeps 98 % of the answerable questions of conversations 1 to 5 of LoCoMo (``benchmarks.memory.relevance``).
+
+The cosine is that of ``StaticTable``; another model has its own scale.
+"""
 
 
 class Ranked(msgspec.Struct, Generic[Key], frozen=True):
