@@ -354,6 +354,14 @@ def test_a_settled_gain_is_attached_at_once() -> None:
     assert kinds(grower)[-2:] == ["Judged", "Attached"]
 
 
+def test_a_grower_prints_what_it_grows_and_what_it_is_doing() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Lenient(), budget=Budget(params_ratio=None, grafts=1))
+    loop.run(PACE.start + PACE.round)
+    params = sum(p.numel() for p in loop.model.parameters())
+    assert f"of {type(loop.model).__name__}: {params:,} parameters, 1 grafts, 'rest'" in repr(grower)
+
+
 def test_listeners_hear_every_event_when_it_happens() -> None:
     loop = Loop(host("mlp"))
     grower = loop.grow(judge=Lenient(), budget=Budget(params_ratio=None, grafts=1))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from torch.optim import lr_scheduler
@@ -16,6 +17,7 @@ from esper.controller.rules import Pace
 from esper.events import RolledBack
 from esper.growth import checkpoint
 from esper.growth.guard import Guard, random_state, set_random_state
+from esper.growth.training import Training
 from esper.surgery.graft import all_cuts, all_grafts
 from growth.loops import (
     MLP,
@@ -96,6 +98,26 @@ def test_a_graft_that_turns_undefined_is_undone_to_the_bit(kind: Host) -> None:
     watched.assert_undone()
     assert watched.grower.size.params == sum(p.numel() for p in watched.loop.model.parameters()) < size.params
     assert watched.grower.state_dict()["guard"] is None
+
+
+class Alike:
+    """A host as the guard asks it: its held-out losses have the given mean, and hardly any spread."""
+
+    mean = 0.7
+
+    def losses(self) -> np.ndarray:
+        return self.mean + 0.001 * np.sin(np.arange(50.0))
+
+
+@pytest.mark.parametrize(("later", "exploded"), [(2.7, False), (2.9, True), (float("inf"), True)])
+def test_losses_that_are_all_alike_have_exploded_when_they_are_four_times_what_they_were(
+    later: float, exploded: bool
+) -> None:
+    model, asked = torch.nn.Linear(2, 2), Alike()
+    guard = Guard(Training(model, torch.optim.SGD(model.parameters(), lr=0.1)), cast(Any, asked))
+    guard.before_attach(0)
+    asked.mean = later
+    assert (guard.trouble(Guard.EVERY) is not None) == exploded
 
 
 def test_a_learning_rate_that_explodes_is_undone_with_everything_else() -> None:

@@ -128,6 +128,14 @@ class Grower:
         self._folded = False
         _growers.add(self)
 
+    def __repr__(self) -> str:
+        """What is grown, how large it is, and what growth is doing."""
+        kept = len(all_grafts(self._work.setup.host.model))
+        name, size, step = type(self._work.setup.host.model).__name__, self.size, self._work.tally.step
+        return (
+            f"<Grower of {name}: {size.params:,} parameters, {kept} grafts, {self.phase!r} at step {step:,}>"
+        )
+
     @property
     def history(self) -> tuple[AnyEvent, ...]:
         """Every decision so far with its evidence, oldest first."""

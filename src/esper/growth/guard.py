@@ -153,13 +153,14 @@ def _options(group: dict[str, Any]) -> dict[str, Any]:
 class Guard:
     """Watches the model for a while after an attachment; a loss that explodes puts all of it back.
 
-    The held-out loss is read every ``EVERY`` steps for ``WATCH`` steps. It has exploded when it is not finite or lies
-    ``SIGMAS`` standard deviations of the per-example losses above what it was before.
+    The held-out loss is read every ``EVERY`` steps for ``WATCH`` steps. It has exploded when it is not finite, or has
+    risen by more than ``SIGMAS`` standard deviations of the per-example losses and by more than ``TIMES`` itself.
     """
 
     EVERY = 25
     WATCH = 100
     SIGMAS = 10.0
+    TIMES = 3.0  # losses that are all alike, those of a generator for one, move far in standard deviations
 
     def __init__(self, training: Training, host: Host) -> None:
         self._training = training
@@ -176,7 +177,8 @@ class Guard:
     def before_attach(self, step: int) -> None:
         """Take the snapshot."""
         losses = self._host.losses()
-        self._limit = float(losses.mean() + self.SIGMAS * losses.std())
+        mean = float(losses.mean())
+        self._limit = mean + max(self.SIGMAS * float(losses.std()), self.TIMES * abs(mean))
         self._snapshot = Snapshot.taken(self._training, step)
 
     def after_attach(self, exit_name: str) -> None:
