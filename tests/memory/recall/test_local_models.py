@@ -28,8 +28,8 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def _safetensors(path: Path, numbers: np.ndarray, dtype: str) -> Path:
-    raw = numbers.tobytes()
-    tensor = {"dtype": dtype, "shape": list(numbers.shape), "data_offsets": [0, len(raw)]}
+    raw = b"gap!" + numbers.tobytes()
+    tensor = {"dtype": dtype, "shape": list(numbers.shape), "data_offsets": [4, len(raw)]}
     header = json.dumps({"__metadata__": {"format": "np"}, "table": tensor}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + raw)
     return path
@@ -73,7 +73,8 @@ def onnx_folder(tmp_path: Path, tokenizer: Path) -> Path:
     names = ("input_ids", "attention_mask")
     inputs = [onnx.helper.make_tensor_value_info(name, ints, ["batch", "tokens"]) for name in names]
     output = onnx.helper.make_tensor_value_info("states", floats, ["batch", "tokens", 2])
-    table = onnx.numpy_helper.from_array(TABLE, "table")
+    padded_with = np.array([[9, -9]], np.float32)
+    table = onnx.numpy_helper.from_array(np.concatenate([padded_with, TABLE[1:]]), "table")
     nodes = [onnx.helper.make_node("Gather", ["table", "input_ids"], ["states"])]
     graph = onnx.helper.make_graph(nodes, "tiny", inputs, [output], [table])
     made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9)
