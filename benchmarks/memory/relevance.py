@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.memory.beir import Part, read_parts
+from benchmarks.memory.command import command_of
 from benchmarks.memory.kept import KeptEmbedder
 from benchmarks.memory.rankers import Hybrid, Lexical
 from benchmarks.table import Table, publish
@@ -83,7 +84,7 @@ def main() -> None:
     cells = [row for one in embedders for row in rows(signals(parts, KeptEmbedder(one)), one.name)]
     columns = ["group: signal", "answerable kept", "threshold", "unanswerable let through"]
     title = "When nothing is relevant: questions put to the wrong conversation"
-    line = f"python -m benchmarks.memory.relevance {given.folder.name}"
+    line = command_of("relevance", given.folder, given.model)
     publish(
         Table(name="relevance", title=title, columns=columns, cells=cells), command=line, stored=given.publish
     )

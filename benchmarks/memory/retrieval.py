@@ -8,7 +8,6 @@ with the static table.
 from __future__ import annotations
 
 import argparse
-import shlex
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks.memory.beir import Document, Part, read_parts
+from benchmarks.memory.command import command_of
 from benchmarks.memory.kept import KeptEmbedder
 from benchmarks.memory.measures import MEASURES, Measured, interval, mean, measure
 from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25, Ranker, WordOverlap
@@ -95,10 +95,6 @@ def _figures(measured: list[Measured]) -> list[str]:
     return [str(len(measured)), *figures]
 
 
-def _models(folders: Sequence[Path]) -> list[str]:
-    return [word for folder in folders for word in ("--model", folder.name)]
-
-
 def main() -> None:
     """Rank every set below the folder and print the table; ``--publish`` also stores it."""
     parser = argparse.ArgumentParser("python -m benchmarks.memory.retrieval")
@@ -113,9 +109,7 @@ def main() -> None:
     kept = [KeptEmbedder(embedder) for embedder in embedders]
     parts = read_parts(given.folder)
     answers = [one for name, make in makers(kept).items() for part in parts for one in ask(part, name, make)]
-    line = shlex.join(
-        ["python", "-m", "benchmarks.memory.retrieval", given.folder.name, *_models(given.model)]
-    )
+    line = command_of("retrieval", given.folder, given.model)
     publish(table(given.folder.resolve().name, answers), command=line, stored=given.publish)
 
 

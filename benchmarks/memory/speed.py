@@ -17,6 +17,7 @@ import msgspec
 import numpy as np
 
 from benchmarks.memory.beir import Document, Part, read_parts
+from benchmarks.memory.command import command_of
 from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25
 from benchmarks.table import Table, publish
 from esper.memory.recall.embeddings import Embedder
@@ -89,7 +90,7 @@ def main() -> None:
         columns=["documents: what", "p50 ms", "p95 ms", "p99 ms"],
         cells=[row for size in SIZES for row in rows(parts, size, embedders)],
     )
-    publish(made, command=f"python -m benchmarks.memory.speed {given.folder.name}", stored=given.publish)
+    publish(made, command=command_of("speed", given.folder, given.model), stored=given.publish)
 
 
 if __name__ == "__main__":
