@@ -12,14 +12,13 @@ from typing import Any, Final
 import apsw
 
 from esper.errors import EpisodeError, MemoryStoreError
+from esper.memory.stores.sql.connection import Row
 
 MEMORY: Final = ":memory:"
 BUSY_MS: Final = 30_000
 
-Row = tuple[Any, ...]
 
-
-class Connection:
+class SqliteConnection:
     """Used by one thread at a time (it holds a lock); a file may be held by many connections and processes.
 
     ``path`` is a file or ``":memory:"``. With ``power`` every commit waits for the disk.
@@ -75,13 +74,12 @@ class Connection:
         """Run several statements inside a transaction."""
         self.write(sql)
 
-    @property
-    def last_key(self) -> int:
-        """The row key of the last insert; ask inside its transaction."""
-        return self._sqlite.last_insert_rowid()
-
     def transaction(self) -> AbstractContextManager[None]:
         """All or nothing; the outermost commits, and takes the write lock at once so that reads in it stay true."""
+        return self._transaction
+
+    def appending(self) -> AbstractContextManager[None]:
+        """A transaction like any other: SQLite has one writer at a time."""
         return self._transaction
 
     def begin(self) -> None:
@@ -132,7 +130,7 @@ class Connection:
 
 
 class _Transaction:
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: SqliteConnection) -> None:
         self._connection = connection
 
     def __enter__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from esper.errors import MemoryStoreError
-from esper.memory.stores.sqlite.connection import MEMORY, Connection
+from esper.memory.stores.sqlite.connection import MEMORY, SqliteConnection
 
 APPLICATION_ID: Final = 0x45535045
 """Marks a SQLite file as a memory of ours."""
@@ -22,7 +22,7 @@ def scripts() -> tuple[str, ...]:
     return tuple(entry.read_text(encoding="utf-8") for _, entry in named)
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: SqliteConnection) -> None:
     """Apply what is missing, in one transaction, after a copy to ``<file>.v<version>.backup`` (new files need none).
 
     Raises:
@@ -39,7 +39,7 @@ def migrate(connection: Connection) -> None:
             connection.script(f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}")
 
 
-def _version(connection: Connection) -> int:
+def _version(connection: SqliteConnection) -> int:
     version = int((connection.row("PRAGMA user_version") or (0,))[0])
     owner = int((connection.row("PRAGMA application_id") or (0,))[0])
     foreign = owner != APPLICATION_ID and connection.row("SELECT 1 FROM sqlite_schema LIMIT 1")

@@ -1,4 +1,4 @@
-"""What can be recalled, and its words, in SQLite. Does not know how a final rank is made."""
+"""What can be recalled, in SQL. Does not know how words are indexed, nor how a final rank is made."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Final
 import msgspec
 
 from esper.memory.learning.trust import trust_of
-from esper.memory.recall.ranking import WEIGHTS, any_of
 from esper.memory.records import Item, Lesson, Tally
-from esper.memory.stores.sqlite.connection import Connection, Row
-from esper.memory.stores.sqlite.where import conditions, marks
+from esper.memory.stores.sql.connection import Connection, Row, WordIndex
+from esper.memory.stores.sql.where import conditions, marks
 from esper.memory.stores.store import Filter, Hit, SearchText
 
 _IDENTITY: Final = (
@@ -19,20 +18,12 @@ _IDENTITY: Final = (
 )
 _TALLY: Final = "successes, failures, occurrences, shown, used, touched, last_used, state"
 _COLUMNS: Final = ", ".join(f"item.{name}" for name in f"{_IDENTITY}, {_TALLY}".split(", "))
-_ADD: Final = f"INSERT INTO item ({_IDENTITY}, {_TALLY}, trust) VALUES ({marks(range(20))})"
+_ADD: Final = f"INSERT INTO item ({_IDENTITY}, {_TALLY}, trust) VALUES ({marks(range(20))}) RETURNING key"
 _UPDATE: Final = (
     "UPDATE item SET successes = ?, failures = ?, trust = ?, occurrences = ?, used = ?, touched = ?, last_used = ?, "
     "state = ? WHERE "
 )
-_REWRITE_TEXT: Final = (
-    "INSERT OR REPLACE INTO item_text (rowid, title, context, detail, nearby) "
-    "SELECT key, ?, ?, ?, ? FROM item WHERE id = ?"
-)
-_ADD_TEXT: Final = "INSERT INTO item_text (rowid, title, context, detail, nearby) VALUES (?, ?, ?, ?, ?)"
-_BM25: Final = f"-bm25(item_text, {WEIGHTS.title}, {WEIGHTS.context}, {WEIGHTS.detail}, {WEIGHTS.nearby})"
-_ALL: Final = f"SELECT rowid AS found, {_BM25} AS relevance FROM item_text WHERE item_text MATCH ?"
-_BEST: Final = f"{_ALL} ORDER BY relevance DESC, rowid DESC LIMIT ?"
-_AHEAD: Final = 4
+_REWRITE: Final = "UPDATE item SET lesson = ? WHERE id = ? RETURNING key"
 _PUT_VECTOR: Final = (
     "INSERT INTO vector SELECT key, ?, ? FROM item WHERE id = ? "
     "ON CONFLICT (item) DO UPDATE SET model = excluded.model, vector = excluded.vector"
@@ -47,19 +38,19 @@ _encode = msgspec.msgpack.encode
 _decode = msgspec.msgpack.Decoder(Lesson).decode
 
 
-class SqliteItems:
+class SqlItems:
     """Fulfils ``Items``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, index: WordIndex) -> None:
         self._connection = connection
+        self._index = index
 
     def add(self, items: Iterable[tuple[Item, SearchText]]) -> None:
         """Write new items and index their words."""
         with self._connection.transaction():
             for item, text in items:
-                self._connection.write(_ADD, _row_of(item))
-                key = self._connection.last_key
-                self._connection.write(_ADD_TEXT, (key, *_fields(text)))
+                [(key,)] = self._connection.rows(_ADD, _row_of(item))
+                self._index.add(key, text)
 
     def update(self, tallies: Mapping[str, Tally]) -> None:
         """Write tallies, by id."""
@@ -74,8 +65,8 @@ class SqliteItems:
     def rewrite(self, item: Item, text: SearchText) -> None:
         """Replace lesson and words."""
         with self._connection.transaction():
-            self._connection.write("UPDATE item SET lesson = ? WHERE id = ?", (_encode(item.lesson), item.id))
-            self._connection.write(_REWRITE_TEXT, (*_fields(text), item.id))
+            for (key,) in self._connection.rows(_REWRITE, (_encode(item.lesson), item.id)):
+                self._index.replace(key, text)
 
     def get(self, ids: Sequence[str]) -> dict[str, Item]:
         """The items that are there, in the order of ``ids``."""
@@ -105,8 +96,7 @@ class SqliteItems:
 
     def frequencies(self, terms: Sequence[str]) -> dict[str, int]:
         """In how many items each term stands."""
-        sql = "SELECT count(*) FROM item_text WHERE item_text MATCH ?"
-        return {term: (self._connection.row(sql, (any_of([term]),)) or (0,))[0] for term in terms}
+        return dict(self._index.frequencies(terms))
 
     def put_vectors(self, model: str, vectors: Mapping[str, bytes]) -> None:
         """Keep an embedding for each item id."""
@@ -128,13 +118,7 @@ class SqliteItems:
         """Items that hold any of the terms, best first."""
         if not terms:
             return []
-        where, values = conditions(filter, time="created", subject="item.id")
-        words = any_of(terms)
-        ahead = _AHEAD * limit
-        rows = self._connection.rows(_search(_BEST, where), (words, ahead, *values, limit))
-        if len(rows) < limit:  # the filter took so many of the best that those behind them count, too
-            rows = self._connection.rows(_search(_ALL, where), (words, *values, limit))
-        return [Hit(_item_of(row), row[19]) for row in rows]
+        return [Hit(_item_of(row), row[19]) for row in self._index.best(_COLUMNS, terms, filter, limit)]
 
     def find(self, filter: Filter, *, limit: int = 100) -> list[Item]:
         """Items by trust, then occurrences."""
@@ -146,8 +130,7 @@ class SqliteItems:
         """Erase items and their words."""
         ids, held = tuple(ids), marks(ids)
         with self._connection.transaction():
-            keys = f"(SELECT key FROM item WHERE id IN ({held}))"
-            self._connection.write(f"DELETE FROM item_text WHERE rowid IN {keys}", ids)
+            self._index.remove(ids)
             for table, column in (
                 ("item", "id"),
                 ("tag", "subject"),
@@ -155,18 +138,6 @@ class SqliteItems:
                 ("relation", "target"),
             ):
                 self._connection.write(f"DELETE FROM {table} WHERE {column} IN ({held})", ids)
-
-
-def _search(found: str, where: str) -> str:
-    """CROSS JOIN keeps SQLite from walking a whole namespace to look each item up among the found ones."""
-    return (
-        f"SELECT {_COLUMNS}, relevance FROM ({found}) CROSS JOIN item ON item.key = found WHERE {where} "
-        "ORDER BY relevance DESC, item.key DESC LIMIT ?"
-    )
-
-
-def _fields(text: SearchText) -> tuple[str, str, str, str]:
-    return text.title, text.context, text.detail, text.nearby
 
 
 def _row_of(item: Item) -> Row:

@@ -1,4 +1,4 @@
-"""Sightings and exposures in SQLite. Does not know what they prove."""
+"""Sightings and exposures in SQL. Does not know what they prove."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import msgspec
 
 from esper.errors import EpisodeError
 from esper.memory.records import Evidence, Exposure, Feedback
-from esper.memory.stores.sqlite.connection import Connection
-from esper.memory.stores.sqlite.where import marks
+from esper.memory.stores.sql.connection import Connection
+from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Experience, Sighting
 
-_ADD: Final = "INSERT OR IGNORE INTO sighting VALUES (?, ?, ?, ?, ?)"
+_ADD: Final = "INSERT INTO sighting VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _EVIDENCE: Final = (
     "SELECT episode.id, first, last, sighting.reward FROM sighting JOIN episode ON episode.key = sighting.episode "
     "WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
@@ -24,7 +24,7 @@ _EXPERIENCES: Final = (
 )
 _EXPOSE: Final = (
     "INSERT INTO exposure (id, namespace, query, episode, at) "
-    "VALUES (?, ?, ?, (SELECT key FROM episode WHERE id = ?), ?)"
+    "VALUES (?, ?, ?, (SELECT key FROM episode WHERE id = ?), ?) RETURNING key"
 )
 _EXPOSED: Final = "INSERT INTO exposed (exposure, place, item) SELECT ?, ?, key FROM item WHERE id = ?"
 _USE: Final = (
@@ -52,7 +52,7 @@ _decode_signatures = msgspec.msgpack.Decoder(list[int]).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
-class SqliteSightings:
+class SqlSightings:
     """Fulfils ``Sightings``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -99,7 +99,7 @@ def _situation(task_type: str, domain: str) -> dict[str, Any]:
     return {name: value for name, value in known.items() if value}
 
 
-class SqliteExposures:
+class SqlExposures:
     """Fulfils ``Exposures``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -110,8 +110,7 @@ class SqliteExposures:
         with self._connection.transaction():
             for shown in exposures:
                 values = (shown.id, shown.namespace, shown.query, shown.episode, shown.at)
-                self._connection.write(_EXPOSE, values)
-                key = self._connection.last_key
+                [(key,)] = self._connection.rows(_EXPOSE, values)
                 places = [(key, place, item) for place, item in enumerate(shown.items)]
                 self._connection.write_many(_EXPOSED, places)
                 held = marks(shown.items)

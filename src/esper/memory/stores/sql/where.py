@@ -9,8 +9,8 @@ from esper.memory.stores.store import Filter
 
 
 def marks(values: Sized) -> str:
-    """``?, ?, ?`` for as many values."""
-    return ", ".join("?" * len(values))
+    """``?, ?, ?`` for as many values, ``NULL`` for none."""
+    return ", ".join("?" * len(values)) or "NULL"
 
 
 def conditions(filter: Filter, *, time: str, subject: str) -> tuple[str, list[Any]]:
@@ -30,7 +30,7 @@ def conditions(filter: Filter, *, time: str, subject: str) -> tuple[str, list[An
     parts += [(f"pattern IN ({marks(filter.patterns)})", [*filter.patterns])] if filter.patterns else []
     parts += [(_tagged(subject, filter.any_tags), [*filter.any_tags])] if filter.any_tags else []
     parts += [(_tagged(subject, (name,)), [name]) for name in filter.all_tags]
-    return " AND ".join(sql for sql, _ in parts) or "1", [value for _, values in parts for value in values]
+    return " AND ".join(sql for sql, _ in parts) or "TRUE", [value for _, values in parts for value in values]
 
 
 def _tagged(subject: str, names: tuple[str, ...]) -> str:

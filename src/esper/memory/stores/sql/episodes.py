@@ -1,4 +1,4 @@
-"""Episodes and steps in SQLite. Does not know what is learned from them."""
+"""Episodes and steps in SQL. Does not know what is learned from them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import msgspec
 
 from esper.errors import EpisodeError
 from esper.memory.records import Episode, Outcome, Reflection, Score, Step
-from esper.memory.stores.sqlite.connection import Connection, Row
-from esper.memory.stores.sqlite.where import conditions, marks
+from esper.memory.stores.sql.connection import Connection, Row, WordIndex
+from esper.memory.stores.sql.where import conditions, marks
 from esper.memory.stores.store import Effort, Filter
 
+_BETWEEN: Final = "\x1f"
 _COLUMNS: Final = (
     "key, id, task, task_type, domain, namespace, context, state, started, ended, num_steps, body, "
-    "(SELECT json_group_array(name) FROM tag WHERE subject = episode.id)"
+    f"(SELECT string_agg(name, '{_BETWEEN}' ORDER BY name) FROM tag WHERE subject = episode.id)"
 )
 _ADD: Final = (
     "INSERT INTO episode (id, task, task_type, domain, namespace, context, state, started) "
@@ -43,32 +44,32 @@ _encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _decode_any = msgspec.msgpack.Decoder().decode
-_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-class SqliteEpisodes:
+class SqlEpisodes:
     """Fulfils ``Episodes``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, index: WordIndex) -> None:
         self._connection = connection
+        self._index = index
         self._keys: dict[str, int] = {}
 
     def add(self, episodes: Iterable[Episode]) -> None:
         """Write new episodes."""
         episodes = list(episodes)
         tags = [(name, episode.id) for episode in episodes for name in episode.tags]
-        with self._connection.transaction():
+        with self._connection.appending():
             for episode in episodes:
                 self._keys.pop(
                     episode.id, None
                 )  # a transaction that was rolled back may have left another key
             self._connection.write_many(_ADD, map(_row_of, episodes))
             if tags:
-                self._connection.write_many("INSERT OR IGNORE INTO tag VALUES (?, ?)", tags)
+                self._connection.write_many("INSERT INTO tag VALUES (?, ?) ON CONFLICT DO NOTHING", tags)
 
     def add_steps(self, steps: Iterable[tuple[str, Step]]) -> None:
         """Write steps, each with its episode's id."""
-        with self._connection.transaction():
+        with self._connection.appending():
             self._connection.write_many(_ADD_STEP, [_step_row(self._key(id), step) for id, step in steps])
 
     def finish(self, episode: Episode) -> None:
@@ -123,19 +124,20 @@ class SqliteEpisodes:
     def efforts(self, like: Episode, limit: int) -> list[Effort]:
         """What the latest successes of this kind cost."""
         sql = (
-            "SELECT num_steps, (ended - started) / 1e9, tokens FROM episode "
+            "SELECT num_steps, ended, started, tokens FROM episode "
             "WHERE namespace = ? AND task_type = ? AND domain = ? AND reward >= 0.5 ORDER BY started DESC LIMIT ?"
         )
         values = (like.namespace, like.task_type, like.domain, limit)
-        return [Effort(*row) for row in self._connection.rows(sql, values)]
+        rows = self._connection.rows(sql, values)
+        return [Effort(row[0], (row[1] - row[2]) / 1e9, row[3]) for row in rows]
 
     def forget(self, ids: Sequence[str]) -> None:
         """Erase episodes and all that hangs on them."""
         ids, held = tuple(ids), marks(ids)
         with self._connection.transaction():
             self._forget_sightings(ids)
+            self._index.remove(ids)
             for sql in (
-                f"DELETE FROM item_text WHERE rowid IN (SELECT key FROM item WHERE id IN ({held}))",
                 f"DELETE FROM item WHERE id IN ({held})",
                 f"DELETE FROM tag WHERE subject IN ({held})",
                 f"DELETE FROM relation WHERE source IN ({held})",
@@ -194,7 +196,7 @@ def _episode_of(row: Row, steps: tuple[Step, ...] = ()) -> Episode:
         started=row[8],
         ended=row[9],
         num_steps=row[10] or len(steps),
-        tags=_decode_names(row[12]),
+        tags=tuple(row[12].split(_BETWEEN)) if row[12] else (),
         outcome=body.outcome,
         score=body.score,
         reflection=body.reflection,

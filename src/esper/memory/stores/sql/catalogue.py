@@ -1,4 +1,4 @@
-"""Tags, relations and checkpoints in SQLite. Does not know which relations may form a ring."""
+"""Tags, relations and checkpoints in SQL. Does not know which relations may form a ring."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Final, Literal
 
 from esper.errors import EpisodeError
 from esper.memory.records import Checkpoint, Relation
-from esper.memory.stores.sqlite.connection import Connection
+from esper.memory.stores.sql.connection import Connection
 
+_RENAME: Final = "INSERT INTO tag SELECT ?, subject FROM tag WHERE name = ? ON CONFLICT DO NOTHING"
 _CHECKPOINT: Final = (
     "INSERT INTO checkpoint (id, episode, number, note, created) "
     "SELECT ?, key, ?, ?, ? FROM episode WHERE id = ?"
@@ -19,7 +20,7 @@ _CHECKPOINTS: Final = (
 )
 
 
-class SqliteCatalogue:
+class SqlCatalogue:
     """Fulfils ``Catalogue``."""
 
     def __init__(self, connection: Connection) -> None:
@@ -28,7 +29,7 @@ class SqliteCatalogue:
     def tag(self, subject: str, names: Iterable[str]) -> None:
         """Add tags."""
         self._connection.write_many(
-            "INSERT OR IGNORE INTO tag VALUES (?, ?)", [(name, subject) for name in names]
+            "INSERT INTO tag VALUES (?, ?) ON CONFLICT DO NOTHING", [(name, subject) for name in names]
         )
 
     def untag(self, subject: str, names: Iterable[str]) -> None:
@@ -40,9 +41,7 @@ class SqliteCatalogue:
         """Rename everywhere."""
         with self._connection.transaction():
             row = self._connection.row("SELECT count(*) FROM tag WHERE name = ?", (old,))
-            self._connection.write(
-                "INSERT OR IGNORE INTO tag SELECT ?, subject FROM tag WHERE name = ?", (new, old)
-            )
+            self._connection.write(_RENAME, (new, old))
             if old != new:
                 self._connection.write("DELETE FROM tag WHERE name = ?", (old,))
             return row[0] if row else 0
@@ -56,7 +55,7 @@ class SqliteCatalogue:
     def relate(self, relation: Relation) -> None:
         """Write a relation."""
         self._connection.write(
-            "INSERT OR IGNORE INTO relation (type, source, target, created) VALUES (?, ?, ?, ?)",
+            "INSERT INTO relation (type, source, target, created) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (relation.type, relation.source, relation.target, relation.created),
         )
 

@@ -1,0 +1,1 @@
+"""The memory in PostgreSQL: several machines may hold one."""
