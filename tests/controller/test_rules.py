@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from esper.controller.candidate import Candidate
 from esper.controller.rules import Rules, View
@@ -97,14 +99,16 @@ def test_proposals_fill_the_shadow_with_candidates_of_the_view_whatever_their_or
 
 
 @given(views())
-def test_proposals_come_by_refusals_then_novelty_then_name(view: View) -> None:
-    gains = {s.site: s.novelty_gain for s in view.signals}
+def test_proposals_come_by_refusals_then_need_then_name(view: View) -> None:
+    def place(c: Candidate, key: Callable[[Signal], float]) -> int:
+        keys = {s.site: key(s) for s in view.signals}
+        return sum(other < keys[c.site.name] for other in keys.values()) if c.site.name in keys else 1000
 
-    def gain(c: Candidate) -> float:
-        known = gains.get(c.site.name, 0.0)
-        return -math.inf if math.isnan(known) else known
+    def need(c: Candidate) -> int:
+        novelty = place(c, lambda s: math.inf if math.isnan(s.novelty_gain) else -s.novelty_gain)
+        return novelty + place(c, lambda s: s.effective_rank)
 
-    keys = [(view.refusals.get(c.name, 0), -gain(c), c.name) for c in Rules().propose(view)]
+    keys = [(view.refusals.get(c.name, 0), need(c), c.name) for c in Rules().propose(view)]
     assert keys == sorted(keys)
 
 
@@ -112,6 +116,16 @@ def test_the_site_with_the_largest_novelty_comes_first_with_all_its_recipes() ->
     view = View(ALL, [signal("fc3", 2.0), signal("fc1", 1.0)], {})
     proposed = Rules(num_shadows=6).propose(view)
     assert [c.site.name for c in proposed] == ["fc3"] * 4 + ["fc1"] * 2
+
+
+def test_among_equally_novel_sites_the_one_of_lowest_rank_comes_first_and_an_unmeasured_rank_last() -> None:
+    ranks = {"fc1": math.nan, "fc2": 0.9, "fc3": 0.2}
+    view = View(
+        ALL, [structs.replace(signal(site, 1.0), effective_rank=rank) for site, rank in ranks.items()], {}
+    )
+    proposed = Rules(num_shadows=len(ALL)).propose(view)
+    measured = [name for name in dict.fromkeys(c.site.name for c in proposed) if name in ranks]
+    assert measured == ["fc3", "fc2", "fc1"]
 
 
 def test_what_a_trial_has_refused_waits_for_what_has_not_been_tried() -> None:
