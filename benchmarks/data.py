@@ -115,7 +115,7 @@ def _he_linear(fan_in: int, fan_out: int, generator: torch.Generator) -> nn.Line
 
 
 def planted(
-    teacher: Teacher, *, num_train: int = 16_000, num_held_out: int = 1_000, num_test: int = 10_000
+    teacher: Teacher, *, num_train: int = 14_000, num_held_out: int = 3_000, num_test: int = 10_000
 ) -> Task:
     """The label is the largest of the teacher's outputs, each standardised, so that no class takes all."""
     generator = torch.Generator().manual_seed(20_000 + teacher.seed)

@@ -23,6 +23,8 @@ VECTOR_RECIPES = (
     Recipe.of("gated", ratio=1.0),
 )
 
+DENSE_RECIPES = VECTOR_RECIPES[1:]
+
 
 @dataclass(frozen=True)
 class Chance:
@@ -87,6 +89,11 @@ def grower(
 def by_rules(session: Session) -> Grower:
     """Three recipes for vectors, chosen by shadow score."""
     return grower(session, recipes=VECTOR_RECIPES)
+
+
+def by_rules_dense(session: Session) -> Grower:
+    """The two of them that do not take neighbouring features for related, chosen by shadow score."""
+    return grower(session, recipes=DENSE_RECIPES)
 
 
 def by_chance(session: Session) -> Grower:

@@ -26,7 +26,7 @@ from benchmarks.arms import (
 )
 from benchmarks.command import Options, options
 from benchmarks.data import Task, Teacher, planted
-from benchmarks.growers import by_rules
+from benchmarks.growers import by_rules_dense
 from benchmarks.networks import mlp, num_params, scaled_mlp
 from benchmarks.pool import Job, run_jobs
 from benchmarks.summary import COLUMNS, best_of, difference_notes, summary_cells
@@ -82,7 +82,7 @@ def start_rows(start: str, plan: Plan, seed: int) -> list[Row]:
     """One start with one seed: static, grown, controls, and a sweep at the grown size and FLOPs."""
     task = planted(Teacher(seed=seed))
     build = partial(mlp, student(start))
-    trained = grow(build, task.split, plan, seed, growing=by_rules, counted=True)
+    trained = grow(build, task.split, plan, seed, growing=by_rules_dense, counted=True)
     note = f"{found_site(start, trained)}: {history_note(trained)}"
     uniform = partial(scaled_mlp, SHAPES[0], INPUTS, CLASSES, num_params(trained.model))
     rows = [

@@ -7,7 +7,17 @@ from functools import partial
 import msgspec
 from torch import nn
 
-from benchmarks.arms import Build, Plan, Row, Session, control_arms, grow, history_note, measured, static_arm
+from benchmarks.arms import (
+    Build,
+    Plan,
+    Row,
+    Session,
+    control_arms,
+    grown_twice,
+    history_note,
+    measured,
+    static_arm,
+)
 from benchmarks.command import Options, options
 from benchmarks.data import spirals
 from benchmarks.growers import grower
@@ -34,7 +44,7 @@ def seed_rows(plan: Plan, seed: int) -> list[Row]:
     """All arms of one seed."""
     task = spirals(seed)
     start = partial(nn.Linear, 2, 2)
-    trained = grow(start, task.split, plan, seed, growing=growing, counted=True)
+    trained = grown_twice(start, task, plan, seed, growing)
     uniform = partial(scaled_mlp, (1, 1), 2, 2, num_params(trained.model))
     return [
         static_arm("static start", start, task, plan, seed),
