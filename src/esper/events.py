@@ -98,6 +98,22 @@ class Refused(Event, frozen=True):
     reason: str
 
 
+class Spared(Event, frozen=True):
+    """A trial that was not held: in ``num_episodes`` situations like this one such trials were refused.
+
+    ``chance`` is how likely it was to be kept, ``upper`` the upper end of its interval, ``usual`` the chance of any
+    trial. ``evidence`` names episodes in the memory, ``runs`` the runs that they were recorded in.
+    """
+
+    candidate: str
+    chance: float
+    upper: float
+    usual: float
+    num_episodes: int
+    evidence: tuple[str, ...]
+    runs: tuple[str, ...]
+
+
 class Cut(Event, frozen=True):
     """The own path of a site, which a graft made useless, was taken out."""
 
@@ -128,4 +144,4 @@ class Ended(Event, frozen=True):
     reason: str
 
 
-AnyEvent = Sensed | Scored | Judged | Attached | Refused | Cut | RolledBack | Folded | Ended
+AnyEvent = Sensed | Scored | Judged | Attached | Refused | Spared | Cut | RolledBack | Folded | Ended

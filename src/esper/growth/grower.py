@@ -18,18 +18,23 @@ from torch.optim import Optimizer
 
 from esper.blueprints.birth import check_birth
 from esper.blueprints.catalogue import DEFAULT_RECIPES, fits
+from esper.controller.advised import Advised
 from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
 from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
 from esper.events import AnyEvent, Folded, RolledBack
 from esper.growth.budget import Budget, Size
+from esper.growth.episodes import Places
 from esper.growth.host import Evaluate, Host, Losses
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
 from esper.growth.record import folded, recipe_of, replay, site_of
+from esper.growth.remembering import Remembering
+from esper.growth.run_memory import RunMemory
 from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Setup, Work
+from esper.memory.memory import Memory
 from esper.recipe import Recipe
 from esper.surgery.fold import fold, observe, obstacles
 from esper.surgery.graft import all_grafts
@@ -64,6 +69,8 @@ class Grower:
         recipes: what to graft; the catalogue's recipes by default.
         controller: where, when and what to try; `esper.Rules` by default.
         judge: what must be shown before a graft stays.
+        memory: where every decision is written as an episode, and what is asked before a trial: those that it knows
+            to be refused in such situations are spared. A run that goes on asks it anew for what it has not read.
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:
@@ -89,6 +96,7 @@ class Grower:
         recipes: Sequence[Recipe] | None = None,
         controller: Controller | None = None,
         judge: Judge = Judge(),  # noqa: B008 - frozen
+        memory: Memory | RunMemory | None = None,
         seed: int = 0,
     ) -> None:
         _check_types(evaluate, recipes)
@@ -108,7 +116,10 @@ class Grower:
             )
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         _check_recipes(recipes, chosen)
-        rules = controller if controller is not None else Rules()
+        rules: Controller = controller if controller is not None else Rules()
+        self._remembering = None if memory is None else self._remember(memory, chosen)
+        if self._remembering is not None:
+            rules = Advised(rules, self._remembering)
         setup = Setup(
             training=training,
             host=host,
@@ -124,6 +135,8 @@ class Grower:
             seed=seed,
         )
         self._work = Work(setup)
+        if self._remembering is not None:
+            self._work.listeners.append(self._remembering.hear)
         self._phase: Phase = Rest(self._work, setup.pace.start)
         self._folded = False
         _growers.add(self)
@@ -215,13 +228,14 @@ class Grower:
 
         Save it beside the state dicts of model, optimizer and scheduler. See `load_state_dict`.
         """
-        return {
+        state = {
             "format": FORMAT,
             "sites": [_features(site) for site in self._sites.offers],
             "work": self._work.state_dict(),
             "phase": {"name": self._phase.name, **self._phase.state_dict()},
             "guard": self._work.guard.state_dict(),
         }
+        return state if self._remembering is None else {**state, "run": self._remembering.memory.run}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from `state_dict`, with the fresh model and optimizer that this grower was made with.
@@ -239,11 +253,21 @@ class Grower:
             self._work.load_state_dict(before)
             raise
         self._phase.stop()
+        if self._remembering is not None:
+            self._remembering.memory.run = state.get("run", self._remembering.memory.run)
         record = state["work"]["record"]
         self._replay(record, state["guard"])
         self._phase = resume(self._work, state["phase"])
         self._work.load_state_dict(state["work"])
         self._folded = any(op["op"] == "fold" for op in record)
+
+    def _remember(self, memory: Memory | RunMemory, sites: Iterable[Site]) -> Remembering:
+        return Remembering(
+            memory if isinstance(memory, RunMemory) else RunMemory(memory),
+            Places.of(sites),
+            history=lambda: self._work.history,
+            tell=lambda event: self._work.emit(event),
+        )
 
     def _check(self, state: dict[str, Any]) -> None:
         found = state.get("format")

@@ -113,8 +113,14 @@ class Learn(Phase):
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
         if not chosen:
             best = scores[0].candidate if scores else ""
-            return refused(work, best, "no candidate explains any of the held-out gradient")
+            return refused(work, best, _why_none(scores))
         trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
         return try_out(
             work, {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
         )
+
+
+def _why_none(scores: Sequence[Score]) -> str:
+    if any(score.r2 > 0 for score in scores):
+        return "the controller chose no candidate for trial"
+    return "no candidate explains any of the held-out gradient"
