@@ -71,6 +71,40 @@ def test_a_wanted_function_within_reach_scores_high_on_held_out_pairs() -> None:
     assert worth.score == worth.gain * worth.r2
 
 
+class Counting(nn.Module):
+    """Notes how many examples and positions it has read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.read: list[tuple[int, ...]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.read.append(tuple(x.shape))
+        return x * self.weight
+
+
+@pytest.mark.parametrize(
+    ("site", "shape", "read"),
+    [
+        (Site("s", Port("image", (2, 16, 16)), Port("image", (2, 16, 16))), (64, 2, 16, 16), (16, 2, 16, 16)),
+        (Site("s", Port("image", (2, 64, 64)), Port("image", (2, 64, 64))), (64, 2, 64, 64), (8, 2, 64, 64)),
+        (Site("s", Port("sequence", (64, 2), 1), Port("sequence", (64, 2), 1)), (64, 80, 2), (64, 64, 2)),
+        (Site("s", Port("vector", (2,)), Port("vector", (2,))), (5_000, 2), (4_096, 2)),
+        (Site("s", Port("vector", (2,)), Port("vector", (2,))), (100, 2), (100, 2)),
+    ],
+)
+def test_updates_read_no_more_examples_than_their_positions_ask_for(
+    site: Site, shape: tuple[int, ...], read: tuple[int, ...]
+) -> None:
+    counting, x = Counting(), torch.randn(shape)
+    shadow = Shadow({"b": (site, counting)})
+    shadow.update({"s": [Pair(x, torch.randn(shape), x)]})
+    assert counting.read == [read]
+    shadow.worth({"s": [Pair(x, torch.randn(shape), x)]})
+    assert counting.read[-1] == shape
+
+
 def test_noise_scores_about_nothing_on_held_out_pairs() -> None:
     worth = trained(noise).worth(held_out(noise))["b"]
     assert -0.1 < worth.r2 < 0.01

@@ -20,6 +20,8 @@ from esper.surgery.capture import Pair
 from esper.surgery.site import Site
 
 LEARNING_RATE = 2e-3
+EQUATIONS = 4_096  # of a pair are enough for an update: an image gives one at every position
+LEAST_ROWS = 8
 
 
 class Worth(NamedTuple):
@@ -47,9 +49,16 @@ class Shadow:
         self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE, fused=True)
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
-        """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name."""
-        sites = {site.name for site, _ in self.bodies.values()}
-        targets = {name: _targets(pairs[name]) for name in pairs if name in sites}
+        """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name.
+
+        Of examples with many positions as many are read as make `EQUATIONS` positions, and at least `LEAST_ROWS`.
+        """
+        sites = {site.name: site for site, _ in self.bodies.values()}
+        targets = {
+            name: _targets([_thinned(pair, site) for pair in pairs[name]])
+            for name, site in sites.items()
+            if name in pairs
+        }
         self._optimizer.zero_grad()
         with torch.enable_grad():
             for site, body in self.bodies.values():
@@ -106,6 +115,17 @@ class Shadow:
         )
         error = sum(float((fit - g / sigma).square().sum()) for fit, g in fits)
         return Worth(gain, 1.0 - error / (squares / sigma**2))
+
+
+def _thinned(pair: Pair, site: Site) -> Pair:
+    """The first examples of ``pair``, or all where they have few positions."""
+    source, target = site.source.batch_dim, site.target.batch_dim
+    rows = pair.g.shape[target]
+    positions = pair.g.numel() // max(rows * site.target.width, 1)
+    wanted = max(EQUATIONS // max(positions, 1), LEAST_ROWS)
+    if wanted >= rows:
+        return pair
+    return Pair(pair.x.narrow(source, 0, wanted), pair.g.narrow(target, 0, wanted), pair.z)
 
 
 def _targets(pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
