@@ -27,7 +27,10 @@ class Settings(BaseSettings):
     """Folder that holds everything of a project. Unset: the nearest .esper upwards, else a new one here."""
 
     memory_url: str | None = None
-    """Where the memory is: a file, or ``sqlite:///<file>``. Unset: ``memory.db`` in the project's folder."""
+    """Where the memory is: a file, ``sqlite:///<file>``, or ``postgresql://<server>/<database>``.
+
+    Unset: ``memory.db`` in the project's folder.
+    """
 
 
 def project_home() -> Path:

@@ -1,4 +1,4 @@
-"""The SQLite store keeps its contract, in a file and in memory, and survives what befalls files."""
+"""What SQLite alone does: migrations of files, query plans, files that are none of ours."""
 
 from __future__ import annotations
 
@@ -10,18 +10,7 @@ from esper.errors import MemoryStoreError
 from esper.memory.stores.sqlite import migrations
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Filter
-from esper.testing.memory_store import StoreConformance, episode
-
-
-@pytest.fixture(params=["file", ":memory:"])
-def store(request, tmp_path):
-    opened = SqliteStore(tmp_path / "memory.db" if request.param == "file" else ":memory:")
-    yield opened
-    opened.close()
-
-
-class TestSqliteStore(StoreConformance):
-    pass
+from esper.testing.memory_store import episode
 
 
 @pytest.mark.parametrize(

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from esper.errors import ConfigurationError
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Store
 
+_POSTGRES: Final = ("postgresql", "postgres")
+
 
 def open_store(location: str | Path | None = None, *, power: bool = False) -> Store:
-    """A file, ``":memory:"``, or a ``sqlite:///`` URL.
+    """A file, ``":memory:"``, a ``sqlite:///`` URL or a ``postgresql://`` URL.
 
     By default what ``ESPER_MEMORY_URL`` says, else ``memory.db`` in the project's folder.
 
     Raises:
-        ConfigurationError: a URL of a kind that we do not know.
+        ConfigurationError: a URL of a kind that we do not know, or PostgreSQL without its extra.
         MemoryStoreError: the store cannot be opened.
     """
     if location is None:
         location = _default()
     if isinstance(location, str) and "://" in location:
-        return SqliteStore(_path_of(location), power=power)
+        return _by_url(location, power=power)
     return SqliteStore(location, power=power)
 
 
@@ -34,10 +37,20 @@ def _default() -> str | Path:
     return Settings().memory_url or project_home() / "memory.db"
 
 
-def _path_of(url: str) -> str:
-    kind, _, path = url.partition(":///")
-    if kind != "sqlite" or not path:
+def _by_url(url: str, *, power: bool) -> Store:
+    kind, _, rest = url.partition("://")
+    if kind in _POSTGRES:
+        return _postgres(url, power=power)
+    if kind != "sqlite" or not rest.startswith("/") or rest == "/":
         raise ConfigurationError(
-            f"cannot open a memory at {url.partition('://')[0]}://: give a file or sqlite:///<file>"
+            f"cannot open a memory at {kind}://: give a file, sqlite:///<file> or postgresql://<server>/<database>"
         )
-    return path
+    return SqliteStore(rest[1:], power=power)
+
+
+def _postgres(url: str, *, power: bool) -> Store:
+    try:
+        from esper.memory.stores.postgres.store import PostgresStore
+    except ImportError as error:
+        raise ConfigurationError("PostgreSQL needs its driver: pip install 'esper-grow[postgres]'") from error
+    return PostgresStore(url, power=power)
