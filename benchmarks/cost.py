@@ -30,7 +30,7 @@ from benchmarks.arms import (
     training_step,
 )
 from benchmarks.command import Options, options
-from benchmarks.data import Task, fashion, mnist1d
+from benchmarks.data import Split, Task, fashion, mnist1d
 from benchmarks.growers import VECTOR_RECIPES, grower
 from benchmarks.meter import PeakMemory
 from benchmarks.networks import image_cnn, mlp, reinitialised
@@ -175,8 +175,8 @@ def whole_run(host: Host, seed: int) -> tuple[float, float, float]:
     told(f"{host.name}, seed {seed}: growing again, every operation counted")
     counted = grow(host.build, split, host.plan, seed, growing=growing, counted=True)
     told(f"{host.name}, seed {seed}: growing for {short.steps} steps, every tensor followed")
-    memory = peak(lambda: grow(host.build, split, short, seed, growing=growing))
-    memory_alone = peak(lambda: train(final, split, replace(host.plan, steps=10), seed))
+    memory = peak(split, lambda: grow(host.build, split, short, seed, growing=growing))
+    memory_alone = peak(split, lambda: train(final, split, replace(host.plan, steps=10), seed))
     return counted.flops / alone.flops, grown.seconds / alone.seconds, memory / memory_alone
 
 
@@ -185,9 +185,9 @@ def told(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def peak(work: Callable[[], object]) -> int:
-    """Most bytes of tensors alive at once among those that ``work`` makes."""
-    memory = PeakMemory()
+def peak(split: Split, work: Callable[[], object]) -> int:
+    """Most bytes of tensors alive at once among those that ``work`` makes; the data are not among them."""
+    memory = PeakMemory([t for rows in (split.train, split.held_out) for t in (rows.x, rows.y)])
     with memory:
         work()
     return memory.peak

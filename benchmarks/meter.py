@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -69,13 +69,17 @@ def flops_of(work: Callable[[], object]) -> int:
 
 
 class PeakMemory(TorchDispatchMode):
-    """``with memory:`` follows the bytes of every storage made inside and still alive; ``memory.peak`` is the most."""
+    """``with memory:`` follows the bytes of every storage made inside and still alive; ``memory.peak`` is the most.
 
-    def __init__(self) -> None:
+    What was made before counts from its first use on, except for the storages of ``apart_from``.
+    """
+
+    def __init__(self, apart_from: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.live = 0
         self.peak = 0
-        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+        self._apart = [tensor.untyped_storage() for tensor in apart_from]
+        self._known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet(self._apart)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

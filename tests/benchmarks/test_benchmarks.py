@@ -86,6 +86,14 @@ def test_peak_memory_forgets_what_has_died() -> None:
     assert memory.live == kept.nbytes
 
 
+def test_peak_memory_leaves_out_the_data_it_is_told_of_and_views_of_them() -> None:
+    data, other = torch.zeros(5_000), torch.zeros(1_000)
+    memory = PeakMemory(apart_from=[data])
+    with memory:
+        _ = [*data.split(100), other.view(10, 100)]
+    assert memory.peak == other.nbytes
+
+
 def test_all_arms_of_a_seed_see_the_same_batches_and_every_row_once_an_epoch() -> None:
     rows = Rows(torch.arange(20.0).reshape(20, 1), torch.zeros(20, dtype=torch.int64))
     plan = Plan(steps=4, batch=5)
