@@ -34,7 +34,7 @@ class Meter(TorchDispatchMode):
         """Run ``func`` and count it."""
         kwargs = kwargs or {}
         packet = func._overloadpacket
-        if packet not in flop_registry and func not in self._whole:
+        if packet not in flop_registry and func not in self._whole and not _has_kernel(func):
             with self:
                 parts = func.decompose(*args, **kwargs)
             if parts is not NotImplemented:
@@ -46,6 +46,12 @@ class Meter(TorchDispatchMode):
         elif packet in flop_registry:
             self.flops += flop_registry[packet](*args, **kwargs, out_val=out)
         return out
+
+
+def _has_kernel(func: Any) -> bool:
+    """Whether it runs as one piece; the parts of such an operation, where it has any, give other last bits."""
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    return any(has_kernel(func.name(), key) for key in ("CPU", "CUDA"))
 
 
 def _convolution_backward_flops(args: tuple[Any, ...]) -> int:

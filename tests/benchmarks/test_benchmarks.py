@@ -76,6 +76,19 @@ def test_counting_a_step_leaves_the_model_and_the_random_stream_alone() -> None:
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
+def test_counting_changes_no_bit_of_an_operation_that_is_also_made_of_parts() -> None:
+    def gradient() -> torch.Tensor:
+        x = torch.linspace(-3.0, 3.0, 999).requires_grad_()
+        (torch.nn.functional.silu(x) * torch.linspace(0.1, 1.0, 999)).sum().backward()
+        assert x.grad is not None
+        return x.grad
+
+    alone = gradient()
+    with Meter():
+        counted = gradient()
+    assert torch.equal(alone, counted)
+
+
 def test_peak_memory_forgets_what_has_died() -> None:
     memory = PeakMemory()
     with memory:
