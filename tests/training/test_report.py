@@ -574,6 +574,25 @@ def test_a_browser_shows_curves_marks_drawing_and_decisions(chromium: Any, tmp_p
         assert page.locator("text=/undefined|NaN|\\[object/").count() == 0
 
 
+def test_a_browser_shows_a_gain_that_was_looked_at_again_as_neither_kept_nor_refused(
+    chromium: Any, tmp_path: Path
+) -> None:
+    doubted = msgspec.structs.replace(
+        _judged(900, "l1 conv1d(channels=25)", 0.241, 0.0305, False), unsettled=True
+    )
+    settled = _judged(1_200, "l1 conv1d(channels=25)", 0.241, 0.0305, True)
+    story = [
+        _scored(600, 1.0, 1),
+        doubted,
+        settled,
+        _attached(1_200, "l1 conv1d(channels=25)", "l1.grafts.0"),
+    ]
+    with _opened(chromium, report.write_report(_write(tmp_path, _run(), _metrics(), story))) as page:
+        assert page.locator("#round-1 .chip", has_text="looked at again").count() == 1
+        assert page.locator("#round-1 .chip", has_text="refused").count() == 0
+        assert page.locator("#round-1 .chip", has_text="kept").count() == 1
+
+
 def test_a_browser_explains_marks_steps_and_terms_to_pointer_and_keyboard(
     chromium: Any, tmp_path: Path
 ) -> None:

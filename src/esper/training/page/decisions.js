@@ -13,13 +13,14 @@ const chip = (accepted, yes, no) => el("span", { class: `chip ${accepted ? "yes"
 /** What became of a judged proposal: only the best of those that passed is taken. */
 function verdictChip(trial, round) {
   if (isCut(trial)) return chip(trial.accepted, "cut", "not cut");
+  if (trial.unsettled) return el("span", { class: "chip" }, "looked at again");
   const taken = round.outcomes.some((fact) => fact.type === "Attached" && fact.candidate === trial.candidate);
   return chip(trial.accepted, taken ? "kept" : "passed, another was better", "refused");
 }
 
 /** Refusals that no paired test of the same round explains already. */
 function unexplained(round) {
-  const judged = new Set(round.trials.filter((trial) => !trial.accepted).map((trial) => trial.candidate));
+  const judged = new Set(round.trials.filter((trial) => !trial.accepted && !trial.unsettled).map((trial) => trial.candidate));
   return round.outcomes.filter((fact) => fact.type === "Refused" && !judged.has(fact.candidate));
 }
 
@@ -120,7 +121,7 @@ function outcome(fact) {
 function roundSummary(round, number) {
   const grown = round.outcomes.filter((fact) => fact.type === "Attached").length;
   const cuts = round.outcomes.filter((fact) => fact.type === "Cut").length;
-  const refused = round.trials.filter((trial) => !trial.accepted && !isCut(trial)).length + unexplained(round).length;
+  const refused = round.trials.filter((trial) => !trial.accepted && !trial.unsettled && !isCut(trial)).length + unexplained(round).length;
   return el("summary", {}, el("h3", {}, round.scored ? `Round ${number}` : "Before the first round"),
     el("span", { class: "when" }, `from step ${figure(round.step)}`),
     grown ? chip(true, `${figure(grown)} grafted`) : "", cuts ? chip(true, `${figure(cuts)} cut`) : "", refused ? chip(false, "", `${figure(refused)} refused`) : "");
