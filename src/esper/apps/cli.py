@@ -84,6 +84,9 @@ def train(  # noqa: PLR0913 - one parameter an option
     seed: Annotated[int, typer.Option(help="of weights, data order and split", min=0)] = 0,
     steps: Annotated[int | None, typer.Option(help="optimizer steps; else the task's own", min=1)] = None,
     no_growth: Annotated[bool, typer.Option("--no-growth", help="train the start network as it is")] = False,
+    no_memory: Annotated[
+        bool, typer.Option("--no-memory", help="neither ask nor tell the project's memory of growth")
+    ] = False,
     resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with an interrupted run")] = None,
     threads: Annotated[int, typer.Option(help="torch threads; small networks run best on one", min=1)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="show only the verdict")] = False,
@@ -119,6 +122,7 @@ def train(  # noqa: PLR0913 - one parameter an option
         kind=kind.value if kind else None,
         encoding=encoding,
         threads=threads,
+        memory=not no_memory,
     )
     raise typer.Exit(start(settings, quiet=quiet))
 

@@ -49,22 +49,26 @@ class Caution:
     Args:
         min_episodes: distinct episodes in situations like this one.
         worth: a trial with at least this chance of being kept is always worth its price.
+        hardly: a trial with less than this chance is not, even where no trial has a better one.
         explore: one in so many of the trials that would be spared is held all the same, so that experience which
             was wrong, or no longer holds, is corrected.
     """
 
     min_episodes: int = 3
     worth: float = 0.25
+    hardly: float = 0.1
     explore: int = 10
 
     def __post_init__(self) -> None:
-        if self.min_episodes < 1 or self.explore < 1 or not 0 < self.worth < 1:
-            raise ConfigurationError("min_episodes and explore must be at least 1, worth between 0 and 1")
+        if self.min_episodes < 1 or self.explore < 1:
+            raise ConfigurationError("min_episodes and explore must be at least 1")
+        if not 0 <= self.hardly <= self.worth < 1:
+            raise ConfigurationError("hardly and worth must be chances, hardly not above worth")
 
     def spares(self, opinion: Opinion) -> bool:
-        """Whether even the upper end of the chance is below what is worth a trial, and below the usual one."""
+        """Whether even the upper end of the chance is below what is worth a trial, and below what is usual."""
         enough = opinion.num_episodes >= self.min_episodes
-        return enough and opinion.upper < min(self.worth, opinion.usual)
+        return enough and opinion.upper < min(self.worth, max(self.hardly, opinion.usual))
 
     def explores(self, score: Score) -> bool:
         """Whether this trial is held in any case: a lot that candidate and score alone decide."""

@@ -6,12 +6,17 @@ Listens to a Grower's events; nothing in growth itself knows of it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 from esper.controller.advised import Opinion
 from esper.events import AnyEvent, Score, Spared
 from esper.growth.decisions import progress, settled
 from esper.growth.episodes import TRIAL, Places, action_of, entry_of, situation
 from esper.growth.run_memory import Answer, RunMemory
+from esper.memory.records import Value
+
+ENOUGH: Final = 10
+"""Episodes of a family of grafts, all features alike, from which on it is judged by itself."""
 
 
 class Remembering:
@@ -63,8 +68,8 @@ class Remembering:
 
     def _opinion(self, score: Score, usual: float) -> Opinion | None:
         features = situation(self._places, score, *progress(self._history()))
-        answer = self.memory.ask(features, action_of(score.candidate))
-        if answer is None or not _is_near(answer, len(features)):
+        answer = self._own_or_general(features, action_of(score.candidate))
+        if answer is None or 2 * answer.num_matched < len(features):
             return None
         return Opinion(
             candidate=score.candidate,
@@ -75,7 +80,9 @@ class Remembering:
             evidence=answer.evidence,
         )
 
-
-def _is_near(answer: Answer, num_features: int) -> bool:
-    """Whether the situations that were found share at least half of the features."""
-    return 2 * answer.num_matched >= num_features
+    def _own_or_general(self, features: Mapping[str, Value], action: str) -> Answer | None:
+        """What is known of this family of grafts where that is enough, else of all trials in such situations."""
+        own = self.memory.ask(features, action)
+        if own is not None and own.num_episodes >= ENOUGH and own.num_matched == len(features):
+            return own
+        return self.memory.ask(features, TRIAL)

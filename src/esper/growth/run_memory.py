@@ -144,10 +144,13 @@ class RunMemory:
 
 
 def _read(path: Path) -> dict[str, Answer]:
-    """Every whole line; the last one may have been cut by a kill."""
+    """Every line; the last one may have been cut by a kill, and is taken away."""
     try:
-        lines = path.read_bytes().splitlines(keepends=True)
-        found = [msgspec.json.decode(line, type=_Line) for line in lines if line.endswith(b"\n")]
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        if whole != content:
+            os.truncate(path, len(whole))
+        found = [msgspec.json.decode(line, type=_Line) for line in whole.splitlines()]
     except (OSError, msgspec.DecodeError) as error:
         raise RunError(f"{path} cannot be read: {error}; delete it, and the memory is asked again") from error
     return {line.question: line.answer for line in found}

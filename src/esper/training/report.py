@@ -24,6 +24,7 @@ import numpy.typing as npt
 from esper import events as facts
 from esper.errors import RunError
 from esper.training.run import Measured, Record, RunFolder
+from esper.training.verdict import spared
 
 MAX_POINTS = 2_000
 MAX_WINDOWS = 60
@@ -114,7 +115,7 @@ def rounds(events: Iterable[facts.AnyEvent]) -> list[dict[str, Any]]:
     """Shadow rounds, each with the trials and outcomes that followed it; the first may have no scores."""
     found: list[dict[str, Any]] = []
     for fact in events:
-        if isinstance(fact, facts.Sensed | facts.Folded | facts.Ended):
+        if isinstance(fact, facts.Sensed | facts.Spared | facts.Folded | facts.Ended):
             continue
         if isinstance(fact, facts.Scored) or not found:
             found.append({"step": fact.step, "scored": None, "trials": [], "outcomes": []})
@@ -196,6 +197,7 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
         *(_taken_out(change) for change in standing(events) if isinstance(change, facts.Cut)),
         *(_put_back(fact) for fact in events if isinstance(fact, facts.RolledBack)),
         *([f"{refused} {proposals} refused and left no trace."] if refused else []),
+        *spared(events),
         *(
             f"Growth ended at step {fact.step:,}: {fact.reason}."
             for fact in events

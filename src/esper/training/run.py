@@ -1,6 +1,6 @@
 """The folder of one run: what was asked, what happened, what came out. Knows no model and no torch.
 
-``.esper/runs/<date>-<task>-<id>/`` holds ``run.json``, ``events.jsonl``, ``metrics.jsonl``,
+``.esper/runs/<date>-<task>-<id>/`` holds ``run.json``, ``events.jsonl``, ``metrics.jsonl``, ``advice.jsonl``,
 ``checkpoint/``, ``model/`` and ``report.html``. A process that trains holds a lock on ``lock``, which the
 system takes back when it dies.
 """
@@ -66,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     kind: Literal["classification", "regression"] | None = None
     encoding: str = "utf-8"
     threads: int = 1
+    memory: bool = True
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +110,7 @@ class RunFolder:
         self.path = path
         self.metrics = path / "metrics.jsonl"
         self.events = path / "events.jsonl"
+        self.advice = path / "advice.jsonl"
         self.checkpoint = path / "checkpoint"
         self.model = path / "model"
         self._lock: int | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import msgspec
 import torch
 
 from esper.controller.judge import Judge
-from esper.errors import CheckpointError, RunError
+from esper.errors import CheckpointError, MemoryStoreError, RunError
+from esper.growth.run_memory import RunMemory
+from esper.memory.memory import Memory
 from esper.training.prediction import store_preparation
 from esper.training.run import RunFolder, Settings, new_record
 from esper.training.source import make_task
@@ -18,6 +21,7 @@ from esper.training.tables import ROWS_TO_GROW
 from esper.training.task import Task
 from esper.training.trainer import Trainer
 
+NAMESPACE = "growth"
 LIBRARIES = ("esper-grow", "torch", "numpy", "msgspec", "safetensors")
 
 
@@ -95,4 +99,17 @@ def _version(library: str) -> str:
 
 
 def _trainer(task: Task, run: RunFolder, settings: Settings) -> Trainer:
-    return Trainer(task, run, seed=settings.seed, growth=settings.growth)
+    memory = _memory_of(task, run) if settings.memory and settings.growth else None
+    return Trainer(task, run, seed=settings.seed, growth=settings.growth, memory=memory)
+
+
+def _memory_of(task: Task, run: RunFolder) -> RunMemory | None:
+    """The project's memory of growth; a run that begins goes without one that cannot be opened."""
+    try:
+        memory = Memory(namespace=NAMESPACE)
+    except MemoryStoreError as error:
+        if run.has_checkpoint():
+            raise
+        warnings.warn(f"the run goes on without its memory: {error}", stacklevel=2)
+        return None
+    return RunMemory(memory, run=run.name, trained=task.name, answers=run.advice)

@@ -21,6 +21,7 @@ from esper.errors import CheckpointError, DataError
 from esper.events import AnyEvent
 from esper.growth import checkpoint
 from esper.growth.guard import random_state, set_random_state
+from esper.growth.run_memory import RunMemory
 from esper.training.data import take
 from esper.training.journal import Journal
 from esper.training.network import layers, num_params
@@ -55,7 +56,14 @@ class Trainer:
     """
 
     def __init__(
-        self, task: Task, run: RunFolder, *, seed: int = 0, growth: bool = True, pace: Pace | None = None
+        self,
+        task: Task,
+        run: RunFolder,
+        *,
+        seed: int = 0,
+        growth: bool = True,
+        pace: Pace | None = None,
+        memory: RunMemory | None = None,
     ) -> None:
         random.seed(seed)
         np.random.seed(seed)
@@ -69,7 +77,7 @@ class Trainer:
         task.check_shapes(self.model)
         self.optimizer = task.make_optimizer(self.model.parameters())
         self.scheduler = task.make_scheduler(self.optimizer, task.total_steps)
-        self.grower = self._make_grower(seed) if growth else None
+        self.grower = self._make_grower(seed, memory) if growth else None
         self._order = Order(len(task.sets.train[-1]), task.batch_size, seed=seed)
         self._listeners: list[Listener] = []
         self._journals: tuple[Journal, Journal] | None = None
@@ -208,7 +216,7 @@ class Trainer:
             self._sizes = [first.flush(), second.flush()]
             self._journals = None
 
-    def _make_grower(self, seed: int) -> Any:
+    def _make_grower(self, seed: int, memory: RunMemory | None) -> Any:
         from esper.growth.grower import Grower
 
         grower = Grower(
@@ -218,6 +226,7 @@ class Trainer:
             total_steps=self.task.total_steps,
             budget=self.task.budget,
             scheduler=self.scheduler,
+            memory=memory,
             seed=seed,
         )
         grower.on_event(self._note)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack
+from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack, Spared
 from esper.training.run import Record, Result
 
 MAX_REASONS = 4
+MAX_RUNS = 3
 
 
 def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
@@ -21,6 +22,7 @@ def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
         _size(record.result),
         *_growth(record, events),
         *_refusals(events),
+        *spared(events),
         *_ends(events),
         *_references(record),
     ]
@@ -57,6 +59,8 @@ def told(event: AnyEvent) -> str | None:
             return f"step {event.step:,}: put back to step {event.to_step:,}: {event.reason}"
         case Refused():
             return f"step {event.step:,}: refused {event.candidate}: {event.reason}"
+        case Spared():
+            return f"step {event.step:,}: skipped a trial of {event.candidate}: {_refusers([event])}"
         case Ended():
             return f"growth ended at step {event.step:,}: {event.reason}"
     return None
@@ -99,6 +103,20 @@ def _refusals(events: Sequence[AnyEvent]) -> Iterator[str]:
         yield f"  {candidate}: {reason}" + (f" ({count} times)" if count > 1 else "")
     if len(counts) > MAX_REASONS:
         yield "  The others stand in the report."
+
+
+def spared(events: Iterable[AnyEvent]) -> Iterator[str]:
+    """What the memory has saved, in one sentence; nothing where it saved nothing."""
+    skipped = [event for event in events if isinstance(event, Spared)]
+    if skipped:
+        trials = "trial" if len(skipped) == 1 else "trials"
+        yield f"Skipped {len(skipped)} {trials}: {_refusers(skipped)}."
+
+
+def _refusers(skipped: Sequence[Spared]) -> str:
+    runs = list(dict.fromkeys(run for event in skipped for run in event.runs))
+    shown = ", ".join(runs[:MAX_RUNS]) + (f" and {len(runs) - MAX_RUNS} more" if len(runs) > MAX_RUNS else "")
+    return f"{'run' if len(runs) == 1 else 'runs'} {shown} refused such trials in situations like it"
 
 
 def _ends(events: Sequence[AnyEvent]) -> Iterator[str]:

@@ -15,6 +15,8 @@ from esper.memory.stores.store import Experience
 
 BACK_OFF: Final = 2.0
 """How many pseudo-counts the more general situation is worth to the more exact one."""
+LEAST: Final = 0.5
+"""Pseudo-counts of successes and of failures are never fewer: with less the interval would be nobody's (Jeffreys)."""
 NUM_BINS: Final = 4
 MAX_EVIDENCE: Final = 10
 _Z: Final = 1.6448536269514722  # the interval holds 90 %
@@ -139,7 +141,7 @@ def _chance_of(levels: Sequence[_Nested]) -> Trust:
         won = sum(one.reward for one in level.experiences)
         a = BACK_OFF * mean + won
         b = BACK_OFF * (1.0 - mean) + len(level.experiences) - won
-    return posterior(a, b)
+    return posterior(max(a, LEAST), max(b, LEAST))
 
 
 def _mean_of(levels: Sequence[_Nested]) -> Trust:
