@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -14,14 +14,17 @@ from esper.memory.learning.choices import choice_signature, decision_signature
 from esper.memory.recall.advise import Advice, advise
 from esper.memory.recall.answers import Recalled
 from esper.memory.recall.ranking import NUM_NEARBY, nearby
-from esper.memory.recall.search import Asked, Search
-from esper.memory.recall.terms import Weights
+from esper.memory.recall.search import Asked, Scoring, Search
 from esper.memory.recall.words import date_words
 from esper.memory.recording import Recording, Taken, write_entries
 from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Tally, Value
 from esper.memory.redaction import Redactor
 from esper.memory.stores.store import Experience, Filter, SearchText, Store
 from esper.memory.writing import Writer
+
+if TYPE_CHECKING:
+    from esper.memory.recall.embeddings import Embedder
+    from esper.memory.recall.meaning import Meaning
 
 _EXPOSURES: Final = 64
 _EXPOSURE_SECONDS: Final = 5.0
@@ -33,6 +36,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     ``durability``: ``process`` survives ``kill -9``, ``power`` a power loss. With ``max_batch`` above 1 steps are
     queued until there are so many or ``flush_interval`` seconds have passed. ``redact=False`` keeps secrets.
+    ``scoring`` weighs what is recalled, and says below what nothing is relevant.
     """
 
     durability: Literal["process", "power"] = "process"
@@ -40,7 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     flush_interval: float = 1.0
     redact: bool = True
     learning: Learning = Learning()
-    weights: Weights = Weights()
+    scoring: Scoring = Scoring()
 
 
 class MemoryJournal:
@@ -48,12 +52,14 @@ class MemoryJournal:
 
     put: Callable[[Recording | Taken], Durability]
 
-    def __init__(self, store: Store, clock: Clock, options: Options) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, options: Options, *, embedder: Embedder | None = None
+    ) -> None:
         self.store = store
         self.clock = clock
         self.redact = Redactor(secrets=options.redact)
         self._taken: Writer[Recording | Taken] = Writer(
-            lambda entries: write_entries(store, self.redact, entries),
+            self._write,
             durability=options.durability,
             max_batch=options.max_batch,
             flush_interval=options.flush_interval,
@@ -63,8 +69,14 @@ class MemoryJournal:
         )
         self.put = self._taken.put
         self._completion = Completion(store, self.redact, options.learning)
-        self.search = Search(store, clock, self._expose, options.weights)
+        self.search = Search(
+            store, clock, self._expose, scoring=options.scoring, meaning=_meaning(store, embedder)
+        )
         self.min_episodes = options.learning.min_episodes
+
+    def _write(self, entries: Sequence[Recording | Taken]) -> None:
+        self._shown.flush()  # what was shown before a step is stored no later than the step
+        write_entries(self.store, self.redact, entries)
 
     def complete(self, id: str, outcome: Outcome) -> Episode:
         """End an open episode and learn from it, in one transaction."""
@@ -96,7 +108,9 @@ class MemoryJournal:
 
     def note(self, lesson: Lesson, namespace: str, tags: Sequence[str], thread: str) -> Item:
         """Remember a text."""
+        self._shown.flush()
         now, told = self.clock(), self.redact(lesson)
+        namespace, thread, *tags = map(self.redact.text, (namespace, thread, *tags))
         item = Item(
             id=new_id(now),
             kind="note",
@@ -109,9 +123,10 @@ class MemoryJournal:
         with self.store.transaction():
             previous = self.store.items.thread(namespace, thread, NUM_NEARBY) if thread else []
             words = SearchText(
-                title=told.text,
+                title=told.title,
+                detail=told.text,
                 context=" ".join([*map(str, told.context.values()), *tags, date_words(day_of(now))]),
-                nearby=nearby([one.lesson.text for one in previous]),
+                nearby=nearby([f"{one.lesson.title} {one.lesson.text}".strip() for one in previous]),
             )
             self.store.items.add([(item, words)])
             self.store.catalogue.tag(item.id, tags)
@@ -136,7 +151,9 @@ class MemoryJournal:
 
     def _expose(self, exposure: Exposure) -> None:
         query = self.redact.text(exposure.query)
-        self._shown.put(exposure if query == exposure.query else msgspec.structs.replace(exposure, query=query))
+        self._shown.put(
+            exposure if query == exposure.query else msgspec.structs.replace(exposure, query=query)
+        )
 
     def advise(
         self,
@@ -187,3 +204,11 @@ class MemoryJournal:
             self._shown.close()
         finally:
             self.store.close()
+
+
+def _meaning(store: Store, embedder: Embedder | None) -> Meaning | None:
+    if embedder is None:
+        return None
+    from esper.memory.recall.meaning import Meaning  # numpy is only needed for vectors
+
+    return Meaning(store, embedder)

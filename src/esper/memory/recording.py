@@ -13,7 +13,7 @@ from esper.errors import EpisodeError
 from esper.memory.identity import Clock, new_id
 from esper.memory.recall.answers import Recalled
 from esper.memory.records import Durability, Episode, Outcome, Receipt, Step, Value
-from esper.memory.redaction import Redactor
+from esper.memory.redaction import Redactor, valid
 from esper.memory.stores.store import Store
 
 _encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
@@ -211,15 +211,14 @@ def _values(parameters: dict[str, Any] | None, result: Any) -> bytes:
     try:
         return _encode((parameters, result))
     except (UnicodeEncodeError, OverflowError):
-        told = None if parameters is None else {name: repr(value) for name, value in parameters.items()}
-        return _encode((told, repr(result)))
+        return _encode(valid(msgspec.to_builtins((parameters, result), enc_hook=repr)))
 
 
 def write_entries(store: Store, redact: Redactor, entries: Sequence[Recording | Taken]) -> None:
     """Store what was put, in one transaction: openings before steps."""
     openings = [entry.started() for entry in entries if isinstance(entry, Recording)]
     steps = [_step_of(entry, redact) for entry in entries if isinstance(entry, Taken)]
-    with store.transaction():
+    with store.appending():
         if openings:
             store.episodes.add([redact(opening) for opening in openings])
         if steps:

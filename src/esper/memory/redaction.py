@@ -55,7 +55,7 @@ def clean(value: Any) -> Any:
         return {clean(name): _clean_named(name, inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [clean(inner) for inner in value]
-    return _valid(value)
+    return valid(value)
 
 
 def _clean_named(name: Any, value: Any) -> Any:
@@ -88,7 +88,7 @@ class Redactor:
 
     def _cleaned(self, record: R) -> R:
         plain = msgspec.to_builtins(record, enc_hook=repr)
-        value = clean(plain) if self._secrets else _valid(plain)
+        value = clean(plain) if self._secrets else valid(plain)
         return msgspec.convert(value, type(record))
 
 
@@ -96,11 +96,12 @@ def _suspicious(encoded: bytes) -> bool:
     return _HINT.search(encoded.lower()) is not None
 
 
-def _valid(value: Any) -> Any:
+def valid(value: Any) -> Any:
+    """The same JSON-like value in valid UTF-8 and with integers of 64 bits; larger ones become texts."""
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, dict):
-        return {_valid(name): _valid(inner) for name, inner in value.items()}
+        return {valid(name): valid(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_valid(inner) for inner in value]
+        return [valid(inner) for inner in value]
     return str(value) if isinstance(value, int) and not -_INT64 <= value < _INT64 else value

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Literal, Protocol
 
 import msgspec
@@ -90,6 +91,15 @@ class Hit(msgspec.Struct, frozen=True):
     relevance: float
 
 
+class Embedded(msgspec.Struct, frozen=True):
+    """An item's embedding, float32, little-endian; ``place`` grows with every item that is added."""
+
+    place: int
+    id: str
+    namespace: str
+    vector: bytes
+
+
 class Episodes(Protocol):
     """Episodes and their steps."""
 
@@ -152,8 +162,8 @@ class Items(Protocol):
         """Replace lesson and words of an item that is there."""
         ...
 
-    def get(self, ids: Sequence[str]) -> dict[str, Item]:
-        """The items that are there, in the order of ``ids``, by one query."""
+    def get(self, ids: Sequence[str], *, filter: Filter | None = None) -> dict[str, Item]:
+        """The items that are there (and fit the filter), in the order of ``ids``, by one query."""
         ...
 
     def signed(self, signatures: Sequence[int]) -> dict[int, Item]:
@@ -180,12 +190,12 @@ class Items(Protocol):
         """Keep an embedding for each item id, in place of any other; float32, little-endian."""
         ...
 
-    def vectors(self, model: str, *, after: str = "", limit: int = 10_000) -> dict[str, bytes]:
-        """Embeddings of a model by item id, in the order of ids, from behind ``after``."""
+    def vectors(self, model: str, *, after: int = 0, limit: int = 10_000) -> list[Embedded]:
+        """Embeddings of a model in the order of places, from behind the place ``after``."""
         ...
 
-    def unembedded(self, model: str, limit: int) -> list[Item]:
-        """Items that have no embedding of this model, oldest first."""
+    def unembedded(self, model: str, limit: int, *, after: int = 0) -> list[tuple[int, Item]]:
+        """Items behind the place ``after`` that have no embedding of this model, each with its place, in order."""
         ...
 
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
@@ -325,6 +335,10 @@ class Store(Protocol):
         """All or nothing; may be nested, the outermost decides. Other writers wait, readers do not."""
         ...
 
+    def appending(self) -> AbstractContextManager[None]:
+        """A transaction that only adds episodes and steps: where the database can do it, others append meanwhile."""
+        ...
+
     def stamp(self, namespace: str | None) -> int:
         """Grows whenever what can be recalled from a namespace (``None``: any) changes, in whatever process."""
         ...
@@ -343,6 +357,17 @@ class Store(Protocol):
 
     def check(self) -> list[str]:
         """What is wrong inside the database; empty when all is well."""
+        ...
+
+    def backup(self, target: Path) -> None:
+        """Copy everything into a file, which appears only when it is complete.
+
+        Raises ``MemoryStoreError`` where that is the server's own business; the message says how.
+        """
+        ...
+
+    def vacuum(self) -> None:
+        """Give unused space back; what was forgotten can then not be found in the file by any means."""
         ...
 
     def close(self) -> None:

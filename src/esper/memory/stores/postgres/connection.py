@@ -109,6 +109,8 @@ class PostgresConnection:
         try:
             server = held or self._take()
             yield server
+        except UnicodeEncodeError as error:
+            raise EpisodeError(f"{self.path}: not a valid text: {error}") from error
         except psycopg.Error as error:
             raise _told(self.path, error) from error
         finally:

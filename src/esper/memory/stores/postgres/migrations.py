@@ -14,7 +14,11 @@ from esper.memory.stores.postgres.connection import PostgresConnection
 
 _LOCK: Final = f"SELECT pg_advisory_xact_lock({0x45535045})"
 _MARK: Final = "memory_schema"
-_THERE: Final = "SELECT 1 FROM pg_class WHERE relname = ? AND relnamespace = current_schema()::regnamespace"
+_THERE: Final = (
+    f"SELECT relname FROM pg_class WHERE relname IN ('episode', 'item', '{_MARK}') "
+    "AND relnamespace = current_schema()::regnamespace"
+)
+"""Looks into the catalogue itself: what ``to_regclass`` knows may be older than the lock."""
 _ENCODING: Final = "SELECT pg_encoding_to_char(encoding) FROM pg_database WHERE datname = current_database()"
 
 
@@ -46,8 +50,9 @@ def migrate(connection: PostgresConnection) -> None:
 
 
 def _version(connection: PostgresConnection) -> int:
-    if not _is_there(connection, _MARK):
-        if _is_there(connection, "episode") or _is_there(connection, "item"):
+    there = {name for (name,) in connection.rows(_THERE)}
+    if _MARK not in there:
+        if there:
             raise MemoryStoreError(f"{connection.path}: it holds another program's tables; give another one")
         return 0
     version = int((connection.row(f"SELECT coalesce(max(version), 0) FROM {_MARK}") or (0,))[0])
@@ -56,8 +61,3 @@ def _version(connection: PostgresConnection) -> int:
             f"{connection.path}: its schema {version} is newer than {len(scripts())}; install a newer esper-grow"
         )
     return version
-
-
-def _is_there(connection: PostgresConnection, table: str) -> bool:
-    """Looks into the catalogue itself: what ``to_regclass`` knows may be older than the lock."""
-    return connection.row(_THERE, (table,)) is not None

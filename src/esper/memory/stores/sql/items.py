@@ -11,7 +11,7 @@ from esper.memory.learning.trust import trust_of
 from esper.memory.records import Item, Lesson, Tally
 from esper.memory.stores.sql.connection import Connection, Row, WordIndex
 from esper.memory.stores.sql.where import conditions, marks
-from esper.memory.stores.store import Filter, Hit, SearchText
+from esper.memory.stores.store import Embedded, Filter, Hit, SearchText
 
 _IDENTITY: Final = (
     "id, kind, pattern, signature, namespace, task_type, domain, thread, created, score, lesson"
@@ -29,8 +29,12 @@ _PUT_VECTOR: Final = (
     "ON CONFLICT (item) DO UPDATE SET model = excluded.model, vector = excluded.vector"
 )
 _VECTORS: Final = (
-    "SELECT id, vector FROM vector JOIN item ON item.key = vector.item "
-    "WHERE model = ? AND id > ? ORDER BY id LIMIT ?"
+    "SELECT item.key, id, namespace, vector FROM vector JOIN item ON item.key = vector.item "
+    "WHERE model = ? AND vector.item > ? ORDER BY vector.item LIMIT ?"
+)
+_UNEMBEDDED: Final = (
+    f"SELECT {_COLUMNS}, item.key FROM item WHERE item.key > ? AND NOT EXISTS "
+    "(SELECT 1 FROM vector WHERE vector.item = item.key AND model = ?) ORDER BY item.key LIMIT ?"
 )
 _THREAD: Final = "namespace = ? AND thread = ? AND thread <> '' ORDER BY key DESC LIMIT ?"
 
@@ -68,9 +72,11 @@ class SqlItems:
             for (key,) in self._connection.rows(_REWRITE, (_encode(item.lesson), item.id)):
                 self._index.replace(key, text)
 
-    def get(self, ids: Sequence[str]) -> dict[str, Item]:
+    def get(self, ids: Sequence[str], *, filter: Filter | None = None) -> dict[str, Item]:
         """The items that are there, in the order of ``ids``."""
-        rows = self._connection.rows(f"SELECT {_COLUMNS} FROM item WHERE id IN ({marks(ids)})", tuple(ids))
+        where, values = conditions(filter or Filter(), time="created", subject="item.id")
+        sql = f"SELECT {_COLUMNS} FROM item WHERE id IN ({marks(ids)}) AND {where}"
+        rows = self._connection.rows(sql, (*ids, *values))
         found = {row[0]: _item_of(row) for row in rows}
         return {id: found[id] for id in ids if id in found}
 
@@ -102,17 +108,14 @@ class SqlItems:
         """Keep an embedding for each item id."""
         self._connection.write_many(_PUT_VECTOR, [(model, vector, id) for id, vector in vectors.items()])
 
-    def vectors(self, model: str, *, after: str = "", limit: int = 10_000) -> dict[str, bytes]:
-        """Embeddings of a model by item id."""
-        return dict(self._connection.rows(_VECTORS, (model, after, limit)))
+    def vectors(self, model: str, *, after: int = 0, limit: int = 10_000) -> list[Embedded]:
+        """Embeddings of a model in the order of places."""
+        return [Embedded(*row) for row in self._connection.rows(_VECTORS, (model, after, limit))]
 
-    def unembedded(self, model: str, limit: int) -> list[Item]:
-        """Items that have no embedding of this model."""
-        sql = (
-            f"SELECT {_COLUMNS} FROM item WHERE NOT EXISTS "
-            "(SELECT 1 FROM vector WHERE vector.item = item.key AND model = ?) ORDER BY key LIMIT ?"
-        )
-        return [_item_of(row) for row in self._connection.rows(sql, (model, limit))]
+    def unembedded(self, model: str, limit: int, *, after: int = 0) -> list[tuple[int, Item]]:
+        """Items that have no embedding of this model, each with its place."""
+        rows = self._connection.rows(_UNEMBEDDED, (after, model, limit))
+        return [(row[19], _item_of(row)) for row in rows]
 
     def search(self, terms: Sequence[str], filter: Filter, limit: int) -> list[Hit]:
         """Items that hold any of the terms, best first."""

@@ -40,6 +40,10 @@ class SqlStore:
         """All or nothing; may be nested."""
         return self._connection.transaction()
 
+    def appending(self) -> AbstractContextManager[None]:
+        """A transaction that only adds episodes and steps."""
+        return self._connection.appending()
+
     def stamp(self, namespace: str | None) -> int:
         """Grows whenever what can be recalled from a namespace (``None``: any) changes."""
         if namespace is None:

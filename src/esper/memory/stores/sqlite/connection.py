@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -16,6 +17,10 @@ from esper.memory.stores.sql.connection import Row
 
 MEMORY: Final = ":memory:"
 BUSY_MS: Final = 30_000
+_PAUSE_MS: Final = 10
+_ERRORS: Final = (apsw.Error, UnicodeEncodeError)
+PAGES: Final = 1_000
+"""So many pages a backup copies at a time."""
 
 
 class SqliteConnection:
@@ -32,6 +37,7 @@ class SqliteConnection:
         try:
             self._sqlite = apsw.Connection(path, statementcachesize=200)
             self._sqlite.set_busy_timeout(BUSY_MS)
+            _write_ahead(self._sqlite)
             for pragma in _pragmas(power):
                 self._sqlite.execute(f"PRAGMA {pragma}").fetchall()
         except apsw.Error as error:
@@ -42,7 +48,7 @@ class SqliteConnection:
         with self._lock:
             try:
                 return self._sqlite.execute(sql, values).fetchall()
-            except apsw.Error as error:
+            except _ERRORS as error:
                 raise _told(self.path, error) from error
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
@@ -50,7 +56,7 @@ class SqliteConnection:
         with self._lock:
             try:
                 return self._sqlite.execute(sql, values).fetchone()
-            except apsw.Error as error:
+            except _ERRORS as error:
                 raise _told(self.path, error) from error
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
@@ -58,7 +64,7 @@ class SqliteConnection:
         with self.transaction():
             try:
                 self._sqlite.execute(sql, values)
-            except apsw.Error as error:
+            except _ERRORS as error:
                 raise _told(self.path, error) from error
             return self._sqlite.changes()
 
@@ -67,7 +73,7 @@ class SqliteConnection:
         with self.transaction():
             try:
                 self._sqlite.executemany(sql, rows)
-            except apsw.Error as error:
+            except _ERRORS as error:
                 raise _told(self.path, error) from error
 
     def script(self, sql: str) -> None:
@@ -109,19 +115,24 @@ class SqliteConnection:
     def backup(self, target: Path) -> None:
         """Copy the whole database into a file, which appears only when it is complete."""
         partial = target.with_name(target.name + ".partial")
-        partial.unlink(missing_ok=True)
         try:
+            partial.unlink(missing_ok=True)
             self._copy_to(partial)
+            partial.replace(target)
         except apsw.Error as error:
             raise _told(str(target), error) from error
-        partial.replace(target)
+        except OSError as error:
+            raise MemoryStoreError(f"{target}: {error.strerror}; give another path") from error
 
     def _copy_to(self, target: Path) -> None:
         copy = apsw.Connection(str(target))
-        with self._lock, copy.backup("main", self._sqlite, "main") as progress:
-            while not progress.done:
-                progress.step(1_000)
-        copy.close()
+        try:
+            copy.execute("PRAGMA synchronous = FULL").fetchall()
+            with self._lock, copy.backup("main", self._sqlite, "main") as progress:
+                while not progress.done:
+                    progress.step(PAGES)
+        finally:
+            copy.close()
 
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
@@ -142,11 +153,23 @@ class _Transaction:
         self._connection.end(commit=kind is None)
 
 
+def _write_ahead(sqlite: apsw.Connection) -> None:
+    """Turn WAL on. While another process does the same for a new file, SQLite says busy without waiting."""
+    for wait in range(BUSY_MS // _PAUSE_MS):
+        try:
+            sqlite.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except apsw.BusyError:
+            time.sleep(_PAUSE_MS / 1_000)
+            if wait == BUSY_MS // _PAUSE_MS - 1:
+                raise
+
+
 def _pragmas(power: bool) -> tuple[str, ...]:
     return (
-        "journal_mode = WAL",
         f"synchronous = {'FULL' if power else 'NORMAL'}",
         "foreign_keys = ON",
+        "secure_delete = ON",
         "temp_store = MEMORY",
         "mmap_size = 268435456",
         "cache_size = -32768",
@@ -160,11 +183,14 @@ _ADVICE: dict[type[apsw.Error], str] = {
     apsw.NotADBError: "it is not a SQLite database; give another path",
     apsw.CorruptError: "it is damaged; restore a backup",
     apsw.CantOpenError: "it cannot be opened; does the folder exist, and may you write there?",
+    apsw.IOError: "the disk refuses; is it full, or gone? Nothing that was acknowledged is lost",
     apsw.ConnectionClosedError: "the memory is closed; open it again",
 }
 
 
-def _told(path: str, error: apsw.Error) -> MemoryStoreError | EpisodeError:
+def _told(path: str, error: apsw.Error | UnicodeEncodeError) -> MemoryStoreError | EpisodeError:
+    if isinstance(error, UnicodeEncodeError):
+        return EpisodeError(f"{path}: not a valid text: {error}")
     if isinstance(error, apsw.ConstraintError):
         return EpisodeError(f"{path}: it is there already, or what it belongs to is gone ({error})")
     advice = next((text for kind, text in _ADVICE.items() if isinstance(error, kind)), str(error))

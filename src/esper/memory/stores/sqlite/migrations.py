@@ -12,6 +12,11 @@ from esper.memory.stores.sqlite.connection import MEMORY, SqliteConnection
 
 APPLICATION_ID: Final = 0x45535045
 """Marks a SQLite file as a memory of ours."""
+_WHOSE: Final = (
+    "SELECT user_version, application_id, (SELECT count(*) FROM sqlite_schema) "
+    "FROM pragma_user_version, pragma_application_id"
+)
+"""One statement, for another process may be making the tables."""
 
 
 @cache
@@ -34,19 +39,18 @@ def migrate(connection: SqliteConnection) -> None:
     if version and connection.path != MEMORY:
         connection.backup(Path(f"{connection.path}.v{version}.backup"))
     with connection.transaction():
-        for number, script in enumerate(scripts()[_version(connection) :], start=version + 1):
+        version = _version(connection)  # another process may have been here meanwhile
+        for number, script in enumerate(scripts()[version:], start=version + 1):
             connection.script(script)
             connection.script(f"PRAGMA user_version = {number}; PRAGMA application_id = {APPLICATION_ID}")
 
 
 def _version(connection: SqliteConnection) -> int:
-    version = int((connection.row("PRAGMA user_version") or (0,))[0])
-    owner = int((connection.row("PRAGMA application_id") or (0,))[0])
-    foreign = owner != APPLICATION_ID and connection.row("SELECT 1 FROM sqlite_schema LIMIT 1")
-    if foreign:
+    version, owner, num_tables = connection.row(_WHOSE) or (0, 0, 0)
+    if num_tables and owner != APPLICATION_ID:
         raise MemoryStoreError(f"{connection.path}: it is another program's database; give another path")
     if version > len(scripts()):
         raise MemoryStoreError(
             f"{connection.path}: its schema {version} is newer than {len(scripts())}; install a newer esper-grow"
         )
-    return version
+    return int(version)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from esper.errors import MemoryStoreError
 from esper.memory.stores.sql.store import SqlStore
 from esper.memory.stores.sqlite.connection import MEMORY, SqliteConnection
 from esper.memory.stores.sqlite.migrations import migrate
 from esper.memory.stores.sqlite.words import SqliteWords
+
+_SMALLEST_PAGE: Final = 512
 
 
 class SqliteStore(SqlStore):
@@ -22,6 +25,7 @@ class SqliteStore(SqlStore):
         name = str(path)
         if name != MEMORY:
             _make_folder(Path(name).parent)
+            _refuse_a_stump(Path(name))
         self.connection = SqliteConnection(name, power=power)
         try:
             migrate(self.connection)
@@ -40,8 +44,10 @@ class SqliteStore(SqlStore):
         self.connection.backup(target)
 
     def vacuum(self) -> None:
-        """Give unused space back to the disk."""
+        """Give unused space back to the disk; words of what was forgotten leave the index, too."""
+        self.connection.write("INSERT INTO item_text (item_text) VALUES ('optimize')")
         self.connection.rows("VACUUM")
+        self.connection.rows("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Give the file back."""
@@ -53,3 +59,9 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MemoryStoreError(f"cannot make {folder}: {error.strerror}. Give another path.") from error
+
+
+def _refuse_a_stump(path: Path) -> None:
+    """SQLite takes what is shorter than its smallest page for an empty file, and would write over it."""
+    if path.is_file() and 0 < path.stat().st_size < _SMALLEST_PAGE:
+        raise MemoryStoreError(f"{path}: it is damaged, or not a SQLite database; restore a backup")
