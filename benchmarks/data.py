@@ -149,6 +149,17 @@ def spirals(seed: int, *, turns: float = 1.5) -> Task:
     return Task(Split(rows.part(0, 1_000), rows.part(1_000, 1_500)), rows.part(1_500, num))
 
 
+def digits(seed: int) -> Task:
+    """The 8 × 8 digits that scikit-learn carries: 1,000 training, 400 held-out, 397 test rows, shuffled by ``seed``."""
+    from sklearn.datasets import load_digits
+
+    x, y = load_digits(return_X_y=True)
+    rows = _rows(x / 8 - 1, y)
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(50_000 + seed))
+    rows = Rows(rows.x[order], rows.y[order])
+    return Task(Split(rows.part(0, 1_000), rows.part(1_000, 1_400)), rows.part(1_400, len(rows)))
+
+
 def fashion(folder: Path) -> Task:
     """12,000 training images of Fashion-MNIST, the last 2,000 held out, and all 10,000 test images: ``(N, 1, 28, 28)``.
 

@@ -16,6 +16,7 @@ from esper.controller.candidate import Candidate
 from esper.controller.rules import Controller, Pace, Rules, View
 from esper.events import Score
 from esper.growth.held_out import HeldOut
+from esper.growth.run_memory import RunMemory
 
 VECTOR_RECIPES = (
     Recipe.of("conv1d", channels=25),
@@ -71,6 +72,7 @@ def grower(
     recipes: Sequence[Recipe] | None = None,
     controller: Controller | None = None,
     budget: Budget | None = None,
+    memory: RunMemory | None = None,
 ) -> Grower:
     """A Grower for ``session``, everything not named here at its default."""
     return Grower(
@@ -82,6 +84,7 @@ def grower(
         budget=budget or Budget(),
         recipes=recipes,
         controller=controller,
+        memory=memory,
         seed=session.seed,
     )
 
