@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -9,22 +10,28 @@ from typing import Protocol
 import apsw
 
 from benchmarks.memory.beir import Document
+from esper.memory import Memory, Options
 from esper.memory.recall.embeddings import Embedder, Vectors, record_vectors
 from esper.memory.recall.ranking import (
     DEPTH,
     NUM_NEARBY,
+    RELEVANCE,
     SEMANTIC_WEIGHT,
     TOKENIZER,
     WEIGHTS,
     FieldWeights,
+    Relevance,
     any_of,
     coverage,
     fuse,
     nearby,
 )
+from esper.memory.recall.search import Scoring
+from esper.memory.recall.terms import Weights
 from esper.memory.recall.vectors import VectorIndex
 from esper.memory.recall.words import FUNCTION_WORDS, date_words, terms, tokens
 
+TEXT_ALONE = Weights(trust=0.0, context=0.0, score=0.0, recency=0.0)
 FIELDS = ("title", "detail", "context", "nearby")
 
 
@@ -133,6 +140,42 @@ class Hybrid:
 
     def rank(self, question: str) -> list[str]:
         return [one.key for one in fuse(*self.candidates(question), weight=self._weight)]
+
+
+class Remembered:
+    """Ours as its users have it: every document is a note of a ``Memory``; answers that repeat others stand with them.
+
+    With ``all_relevant`` the memory never says that nothing is relevant.
+    """
+
+    def __init__(
+        self,
+        documents: Sequence[Document],
+        *,
+        embedder: Embedder | None = None,
+        weights: Weights = TEXT_ALONE,
+        all_relevant: bool = True,
+    ) -> None:
+        relevance = Relevance(coverage=0.0, coverage_plus_cosine=-1.0) if all_relevant else RELEVANCE
+        options = Options(redact=False, scoring=Scoring(weights=weights, relevance=relevance))
+        self._now = 0
+        self._memory = Memory(":memory:", options=options, clock=lambda: self._now, embedder=embedder)
+        self._document: dict[str, str] = {}
+        for document in documents:
+            day = document.metadata.day or datetime.date(1970, 1, 1)
+            self._now = (
+                int(datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp()) * 10**9
+            )
+            note = self._memory.note(
+                document.text, title=document.title or "", thread=str(document.metadata.thread)
+            )
+            self._document[note.id] = document.id
+        if embedder is not None:
+            self._memory.embed_again()
+
+    def rank(self, question: str) -> list[str]:
+        found = self._memory.recall(question, k=DEPTH)
+        return [self._document[id] for answer in found for id in (answer.id, *answer.alike)]
 
 
 class _Index:

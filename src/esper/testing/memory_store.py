@@ -230,9 +230,20 @@ class ItemConformance:
         store.items.add([note(1, "cake"), note(2, "bread")])
         store.items.put_vectors("old", {"note-0001": b"\0" * 8})
         store.items.put_vectors("new", {"note-0001": b"\1" * 8})
-        assert store.items.vectors("old") == {}
-        assert store.items.vectors("new") == {"note-0001": b"\1" * 8}
-        assert [item.id for item in store.items.unembedded("new", 5)] == ["note-0002"]
+        assert store.items.vectors("old") == []
+        [found] = store.items.vectors("new")
+        assert (found.id, found.namespace, found.vector) == ("note-0001", "default", b"\1" * 8)
+        assert store.items.vectors("new", after=found.place) == []
+        [(place, item)] = store.items.unembedded("new", 5)
+        assert (item.id, place > found.place) == ("note-0002", True)
+        assert store.items.unembedded("new", 5, after=place) == []
+
+    def test_items_are_looked_up_under_a_filter(self, store: Store) -> None:
+        """In the order that was asked for."""
+        store.items.add([note(1, "cake", namespace="a"), note(2, "cake", namespace="b")])
+        both = ["note-0002", "note-0001"]
+        assert list(store.items.get(both)) == both
+        assert list(store.items.get(both, filter=Filter(namespace="a"))) == ["note-0001"]
 
     def test_a_thread_gives_its_last_items_oldest_first(self, store: Store) -> None:
         """Of its namespace only."""

@@ -11,12 +11,16 @@ from esper.memory.records import Item
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """One item, its total, the ``parts`` that add up to it, and how far its use can be relied on."""
+    """One item, its total, the ``parts`` that add up to it, and how far its use can be relied on.
+
+    ``alike`` are the ids of further items that say the same and rank behind it.
+    """
 
     item: Item
     total: float
     parts: dict[str, float]
     trust: Trust
+    alike: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -36,12 +40,16 @@ class Answer(msgspec.Struct, frozen=True):
 
 
 class Recalled(msgspec.Struct, frozen=True):
-    """Answers, best first; empty when nothing is relevant. ``exposure`` is what feedback refers to."""
+    """Answers, best first; empty when nothing is relevant. ``exposure`` is what feedback refers to.
+
+    ``notice`` says what was amiss while searching, such as a provider of embeddings that did not answer.
+    """
 
     query: str
     exposure: str
     answers: tuple[Answer, ...] = ()
     cached: bool = False
+    notice: str = ""
 
     @property
     def relevant(self) -> bool:
@@ -55,8 +63,8 @@ class Recalled(msgspec.Struct, frozen=True):
 
     def explain(self) -> str:
         """A line for each answer: its total, the parts that make it, and what it says."""
-        lines = [f"{answer.total:.3f} = {answer.why}: {answer.text}" for answer in self.answers]
-        return "\n".join(lines) or f"nothing relevant to {self.query!r}"
+        lines = [_line(answer) for answer in self.answers] or [f"nothing relevant to {self.query!r}"]
+        return "\n".join([*lines, self.notice] if self.notice else lines)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -66,3 +74,8 @@ class Recalled(msgspec.Struct, frozen=True):
 
     def __iter__(self) -> Iterator[Answer]:
         return iter(self.answers)
+
+
+def _line(answer: Answer) -> str:
+    more = f" (and {len(answer.alike)} alike)" if answer.alike else ""
+    return f"{answer.total:.3f} = {answer.why}: {answer.text}{more}"

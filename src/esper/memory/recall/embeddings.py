@@ -79,11 +79,24 @@ def record_vectors(embedder: Embedder, records: Sequence[tuple[str, str]]) -> Ve
 
     So a short title weighs as much as a long text. Equal texts are embedded once.
     """
+    return midway(embed_distinct(embedder, record_texts(records)))
+
+
+def record_texts(records: Sequence[tuple[str, str]]) -> list[str]:
+    """What is embedded of records ``(title, text)``: first all titles, then all wholes."""
     wholes = [f"{title}: {text}" if title and text else title or text for title, text in records]
-    titles = [title or whole for (title, _), whole in zip(records, wholes, strict=True)]
-    places = {text: place for place, text in enumerate(dict.fromkeys([*titles, *wholes]))}
+    return [title or whole for (title, _), whole in zip(records, wholes, strict=True)] + wholes
+
+
+def embed_distinct(embedder: Embedder, texts: Sequence[str]) -> Vectors:
+    """One unit row a text; equal texts are embedded once."""
+    places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
     vectors = embedder.embed(list(places))
-    halves = [[places[text] for text in texts] for texts in (titles, wholes)]
-    return unit_rows(
-        vectors[halves[0]] + vectors[halves[1]], num_rows=len(records), dimension=embedder.dimension
-    )
+    rows: Vectors = vectors[[places[text] for text in texts]]
+    return rows
+
+
+def midway(vectors: Vectors) -> Vectors:
+    """From the vectors of ``record_texts`` those of the records."""
+    num_records, dimension = len(vectors) // 2, vectors.shape[1]
+    return unit_rows(vectors[:num_records] + vectors[num_records:], num_rows=num_records, dimension=dimension)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -10,7 +10,6 @@ import msgspec
 from esper.memory.learning.merge import trust
 from esper.memory.recall.answers import Answer
 from esper.memory.records import Item
-from esper.memory.stores.store import Hit
 
 RECENT: Final = 30 * 86_400 * 10**9
 """Nanoseconds after which the recency term has halved."""
@@ -35,11 +34,24 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     domain: str = ""
 
 
-def ranked(hits: Sequence[Hit], question: Question, weights: Weights) -> tuple[Answer, ...]:
-    """Hits as answers, best first, ties by id; the text term is the share of the best hit's relevance."""
-    best = max((hit.relevance for hit in hits), default=0.0)
-    told = [answer(hit.item, hit.relevance / best if best > 0 else 0.0, question, weights) for hit in hits]
+def ranked(found: Iterable[tuple[Item, float]], question: Question, weights: Weights) -> tuple[Answer, ...]:
+    """Items, each with what text says for it in [0, 1], as answers: best first, ties by id."""
+    told = [answer(item, text, question, weights) for item, text in found]
     return tuple(sorted(told, key=lambda one: (-one.total, one.id)))
+
+
+def without_repeats(answers: Iterable[Answer]) -> tuple[Answer, ...]:
+    """The best answer of each that say the same; it names the others."""
+    first: dict[tuple[str, ...], Answer] = {}
+    others: dict[tuple[str, ...], list[str]] = {}
+    for one in answers:
+        key = (one.item.kind, one.item.lesson.title.casefold(), one.text.strip().casefold())
+        if first.setdefault(key, one) is not one:
+            others.setdefault(key, []).append(one.id)
+    return tuple(
+        msgspec.structs.replace(one, alike=tuple(others[key])) if key in others else one
+        for key, one in first.items()
+    )
 
 
 def answer(item: Item, text: float, question: Question, weights: Weights) -> Answer:
