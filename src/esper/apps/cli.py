@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import typer
 
+from esper.apps.memory.commands import app as memory
+from esper.apps.terminal import Argument, BadParameter, Context, Exit, Option, Typer, echo, print_json
 from esper.errors import DataError, EsperError
 
-app = typer.Typer(
+app = Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -28,17 +29,17 @@ app = typer.Typer(
     esper train my_task.py                     your own model, data and loss
 
     esper show latest                          what came of it, and why
+
+    esper memory --help                        what agents tried, and what they learned
     """,
     epilog="Every command takes --debug: show the whole traceback of an error.",
 )
 
 Run = Annotated[
     str,
-    typer.Argument(
-        help="'latest', a run's id, the start of either id or name (see: esper runs), or its folder"
-    ),
+    Argument(help="'latest', a run's id, the start of either id or name (see: esper runs), or its folder"),
 ]
-Json = Annotated[bool, typer.Option("--json", help="print JSON, for programs")]
+Json = Annotated[bool, Option("--json", help="print JSON, for programs")]
 
 
 class TableKind(StrEnum):
@@ -59,37 +60,40 @@ class Format(StrEnum):
 
 def _print_version(asked: bool) -> None:
     if asked:
-        typer.echo(f"esper {metadata.version('esper-grow')}")
-        raise typer.Exit
+        echo(f"esper {metadata.version('esper-grow')}")
+        raise Exit
 
 
 @app.callback()
 def main_options(
     *,
     version: Annotated[
-        bool, typer.Option("--version", help="print the version", callback=_print_version, is_eager=True)
+        bool, Option("--version", help="print the version", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
     pass
 
 
+app.add_typer(memory, name="memory")
+
+
 @app.command()
 def train(  # noqa: PLR0913 - one parameter an option
-    context: typer.Context,
-    source: Annotated[str | None, typer.Argument(help="a built-in task, my_task.py, or data.csv")] = None,
+    context: Context,
+    source: Annotated[str | None, Argument(help="a built-in task, my_task.py, or data.csv")] = None,
     *,
-    target: Annotated[str | None, typer.Option(help="table: the column to predict")] = None,
-    kind: Annotated[TableKind | None, typer.Option(help="table: what the target is; else inferred")] = None,
-    encoding: Annotated[str, typer.Option(help="table: the encoding of the file")] = "utf-8",
-    seed: Annotated[int, typer.Option(help="of weights, data order and split", min=0)] = 0,
-    steps: Annotated[int | None, typer.Option(help="optimizer steps; else the task's own", min=1)] = None,
-    no_growth: Annotated[bool, typer.Option("--no-growth", help="train the start network as it is")] = False,
+    target: Annotated[str | None, Option(help="table: the column to predict")] = None,
+    kind: Annotated[TableKind | None, Option(help="table: what the target is; else inferred")] = None,
+    encoding: Annotated[str, Option(help="table: the encoding of the file")] = "utf-8",
+    seed: Annotated[int, Option(help="of weights, data order and split", min=0)] = 0,
+    steps: Annotated[int | None, Option(help="optimizer steps; else the task's own", min=1)] = None,
+    no_growth: Annotated[bool, Option("--no-growth", help="train the start network as it is")] = False,
     no_memory: Annotated[
-        bool, typer.Option("--no-memory", help="neither ask nor tell the project's memory of growth")
+        bool, Option("--no-memory", help="neither ask nor tell the project's memory of growth")
     ] = False,
-    resume: Annotated[str | None, typer.Option(metavar="RUN", help="go on with an interrupted run")] = None,
-    threads: Annotated[int, typer.Option(help="torch threads; small networks run best on one", min=1)] = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="show only the verdict")] = False,
+    resume: Annotated[str | None, Option(metavar="RUN", help="go on with an interrupted run")] = None,
+    threads: Annotated[int, Option(help="torch threads; small networks run best on one", min=1)] = 1,
+    quiet: Annotated[bool, Option("--quiet", "-q", help="show only the verdict")] = False,
 ) -> None:
     """Train a network and let it grow.
 
@@ -110,9 +114,9 @@ def train(  # noqa: PLR0913 - one parameter an option
 
     if resume is not None:
         _refuse_beside_resume(context)
-        raise typer.Exit(go_on(_find(resume), quiet=quiet))
+        raise Exit(go_on(_find(resume), quiet=quiet))
     if source is None:
-        raise typer.BadParameter("say what to train (try: esper train mnist1d), or --resume RUN")
+        raise BadParameter("say what to train (try: esper train mnist1d), or --resume RUN")
     settings = Settings(
         source=_absolute(source),
         seed=seed,
@@ -124,16 +128,16 @@ def train(  # noqa: PLR0913 - one parameter an option
         threads=threads,
         memory=not no_memory,
     )
-    raise typer.Exit(start(settings, quiet=quiet))
+    raise Exit(start(settings, quiet=quiet))
 
 
 @app.command()
 def predict(
     run: Run,
-    table: Annotated[Path, typer.Argument(help="rows with the columns that the run was trained on")],
+    table: Annotated[Path, Argument(help="rows with the columns that the run was trained on")],
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="file to write; else printed")] = None,
-    encoding: Annotated[str, typer.Option(help="the encoding of the file")] = "utf-8",
+    output: Annotated[Path | None, Option("--output", "-o", help="file to write; else printed")] = None,
+    encoding: Annotated[str, Option(help="the encoding of the file")] = "utf-8",
 ) -> None:
     """Predict the target of new rows with a run that was trained on a table.
 
@@ -146,12 +150,12 @@ def predict(
 
     columns, remarks = predict_rows(_find(run), read_csv(table, encoding=encoding))
     for remark in remarks:
-        typer.echo(f"note: {remark}", err=True)
+        echo(f"note: {remark}", err=True)
     text = with_columns(table, columns, encoding=encoding)
     if output is None:
-        return typer.echo(text, nl=False)
+        return echo(text, nl=False)
     _write(output, text)
-    return typer.echo(f"wrote {output}")
+    return echo(f"wrote {output}")
 
 
 @app.command()
@@ -164,9 +168,9 @@ def runs(*, as_json: Json = False) -> None:
 
     rows = [summary(run) for run in all_runs(project_home())]
     if as_json:
-        return _print_json(rows)
+        return print_json(rows)
     if not rows:
-        typer.echo("no runs yet; start one with: esper train mnist1d")
+        echo("no runs yet; start one with: esper train mnist1d")
         return None
     columns = ("run", "status", "metric", "test", "params_start", "params_end", "seconds")
     return print_table(columns, [[row[column] for column in columns] for row in rows])
@@ -182,19 +186,19 @@ def show(run: Run = "latest", *, as_json: Json = False) -> None:
     folder = _find(run)
     record, events = folder.load(), folder.read_events()
     if as_json:
-        return _print_json(
+        return print_json(
             {**msgspec.to_builtins(record), "status": folder.status(), "path": str(folder.path)}
         )
     print_fields({**summary(folder), "source": record.settings.source, "folder": folder.path})
-    return typer.echo("\n" + "\n".join(verdict(record, events)))
+    return echo("\n" + "\n".join(verdict(record, events)))
 
 
 @app.command()
 def export(
     run: Run,
     *,
-    to: Annotated[Format, typer.Option("--format", "-f", help="what to write")] = Format.code,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="folder; else here")] = None,
+    to: Annotated[Format, Option("--format", "-f", help="what to write")] = Format.code,
+    output: Annotated[Path | None, Option("--output", "-o", help="folder; else here")] = None,
 ) -> None:
     """Write the finished network of a run as files that need no Esper.
 
@@ -208,7 +212,7 @@ def export(
     from esper.training.export import export_run
 
     for path in export_run(_find(run), to.value, output or Path()):
-        typer.echo(f"wrote {path}")
+        echo(f"wrote {path}")
 
 
 @app.command()
@@ -219,7 +223,7 @@ def tasks(*, as_json: Json = False) -> None:
 
     rows = [{"name": task.name, "description": task.description} for task in CATALOGUE.values()]
     if as_json:
-        return _print_json(rows)
+        return print_json(rows)
     return print_table(("name", "description"), [list(row.values()) for row in rows])
 
 
@@ -240,7 +244,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    typer.echo(f"error: {message}", err=True)
+    echo(f"error: {message}", err=True)
     raise SystemExit(1)
 
 
@@ -251,14 +255,14 @@ def _find(name: str) -> Any:
     return find_run(project_home(), name)
 
 
-def _refuse_beside_resume(context: typer.Context) -> None:
+def _refuse_beside_resume(context: Context) -> None:
     """A run goes on as it began; an option that would be passed over is an error."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     chosen = [name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
     given = [name for name in chosen if name not in {"resume", "quiet"}]
     if given:
         named = ", ".join("SOURCE" if name == "source" else f"--{name.replace('_', '-')}" for name in given)
-        raise typer.BadParameter(f"--resume goes on with the run's own task and settings; leave out {named}")
+        raise BadParameter(f"--resume goes on with the run's own task and settings; leave out {named}")
 
 
 def _absolute(source: str) -> str:
@@ -271,7 +275,3 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from error
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

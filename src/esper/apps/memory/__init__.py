@@ -1,0 +1,1 @@
+"""The memory on a command line and behind the Model Context Protocol."""
