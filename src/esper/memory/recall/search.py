@@ -27,6 +27,8 @@ MOST_CANDIDATES: Final = 3_200
 """Where equal items crowd the candidates out, at most so many are looked at."""
 MIN_RECORDS: Final = 100
 """In a smaller memory every match counts as relevant: how rare a word is means little yet."""
+COVERED: Final = 12
+"""Of a longer question an answer has to cover so many words, the rarest ones that stand in any record."""
 _LONG: Final = 256
 
 
@@ -153,8 +155,9 @@ class Search:
         size = self._store.items.size()
         if size < MIN_RECORDS:
             return True
-        frequencies = self._vocabulary.frequencies(terms(query))
-        covered = coverage(best, frequencies.values(), size)
+        frequencies = self._vocabulary.frequencies(terms(query, limit=_LONG)).values()
+        rarest = sorted(frequencies, key=lambda count: (count == 0, count))[:COVERED]
+        covered = coverage(best, rarest, size)
         cosine = None if cosines is None else max(cosines.values(), default=0.0)
         return self._scoring.relevance.holds(covered, cosine=cosine)
 
