@@ -110,15 +110,16 @@ class Forgetting:
         filter = Filter(namespace=namespace, kinds=("pattern", "note"), state="active")
         with self._store.transaction():
             total = sum(self._store.counts(namespace).values())
-            idle = [item for item in self._store.items.find(filter, limit=total + 1) if _idle(item, now)]
-            retired = {item.id: msgspec.structs.replace(item.tally, state="retired") for item in idle}
+            unused = [item for item in self._store.items.find(filter, limit=total + 1) if idle(item, now)]
+            retired = {item.id: msgspec.structs.replace(item.tally, state="retired") for item in unused}
             self._store.items.update(retired)
             if retired:
                 self._store.touch(namespace)
         return Swept(retired=tuple(retired))
 
 
-def _idle(item: Item, now: int) -> bool:
+def idle(item: Item, now: int) -> bool:
+    """Whether it was often shown and never used, or not seen or used for long."""
     tally = item.tally
     last = max(tally.touched, tally.last_used or 0, item.created)
     return (tally.shown >= UNUSED_SHOWN and not tally.used) or now - last > STALE

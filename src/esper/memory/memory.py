@@ -28,6 +28,7 @@ from esper.memory.relations import Relations
 from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, Store
 from esper.memory.tags import Tags
+from esper.memory.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from esper.memory.recall.embeddings import Embedder
@@ -65,6 +66,7 @@ class Memory:
         self.tags = Tags(self.store)
         self.relations = Relations(self.store, clock)
         self.checkpoints = Checkpoints(self.store, clock)
+        self.upkeep = Upkeep(self.store, clock, namespace, self._journal.flush)
         self._guide = Guide(self.store, clock)
         self._forgetting = Forgetting(self.store, clock, told.learning.min_episodes)
         self._close = weakref.finalize(self, self._journal.close)

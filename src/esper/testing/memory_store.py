@@ -264,6 +264,8 @@ class ItemConformance:
         ]
         assert store.sightings.experiences(5, 1)[0].situation == {"depth": 3}
         assert set(store.sightings.of_episode("episode-0001")) == {5, -6}
+        assert store.sightings.in_episode("episode-0001") == [Sighting(-6, 1, 1, 0.0), Sighting(5, 1, 2, 1.0)]
+        assert store.sightings.in_episode("episode-0003") == []
 
     def test_what_was_shown_and_used_is_known(self, store: Store) -> None:
         """Uses without a reward wait for the episode's end."""
@@ -282,6 +284,14 @@ class ItemConformance:
         assert store.exposures.pending("episode-0001") == []
         assert [told.reward for told in store.exposures.rewards("note-0001")] == [1.0]
         assert store.items.get(["note-0001"])["note-0001"].tally.shown == 1
+        assert store.exposures.uses("shown") == [Feedback(exposure="shown", item="note-0001", reward=1.0, at=5)]
+
+    def test_exposures_are_listed_page_by_page(self, store: Store) -> None:
+        """By id, in one namespace."""
+        store.exposures.add([Exposure(id=id, query=id, items=()) for id in ("b", "a", "c")])
+        store.exposures.add([Exposure(id="aa", query="", items=(), namespace="other")])
+        assert [one.id for one in store.exposures.find("default", limit=2)] == ["a", "b"]
+        assert [one.id for one in store.exposures.find("default", after="b")] == ["c"]
 
 
 class StoreConformance(EpisodeConformance, ItemConformance):
@@ -334,7 +344,9 @@ class StoreConformance(EpisodeConformance, ItemConformance):
         """Episodes and items alike."""
         store.episodes.add([episode(1, namespace="a"), episode(2, namespace="b")])
         store.items.add([note(1, "cake", namespace="a"), note(2, "cake", namespace="b")])
+        assert store.namespaces() == ["a", "b"]
         assert store.forget_namespace("a") == 1
+        assert store.namespaces() == ["b"]
         assert [one.namespace for one in store.episodes.find(Filter())] == ["b"]
         assert [item.namespace for item in store.items.find(Filter())] == ["b"]
 

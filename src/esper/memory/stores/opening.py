@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from esper.errors import ConfigurationError
+from esper.memory.stores.sqlite.connection import MEMORY
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Store
 
@@ -26,6 +27,19 @@ def open_store(location: str | Path | None = None, *, power: bool = False) -> St
     if isinstance(location, str) and "://" in location:
         return _by_url(location, power=power)
     return SqliteStore(location, power=power)
+
+
+def file_of(location: str | Path | None = None) -> Path:
+    """The file that a location means, whether it is there or not.
+
+    Raises:
+        ConfigurationError: it is no file.
+    """
+    named = _default() if location is None else location
+    text = str(named).removeprefix("sqlite:///") if isinstance(named, str) else str(named)
+    if "://" in text or text == MEMORY:
+        raise ConfigurationError("this memory is no file: use the tools of its server")
+    return Path(text)
 
 
 def _default() -> str | Path:

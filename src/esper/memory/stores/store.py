@@ -234,6 +234,10 @@ class Sightings(Protocol):
         """The signatures that were seen in an episode."""
         ...
 
+    def in_episode(self, episode: str) -> list[Sighting]:
+        """All that was seen in an episode, by signature."""
+        ...
+
 
 class Exposures(Protocol):
     """What was shown, what was used, and how it ended."""
@@ -260,6 +264,14 @@ class Exposures(Protocol):
 
     def rewards(self, item: str) -> list[Feedback]:
         """Every use of an item that has a reward, oldest first."""
+        ...
+
+    def find(self, namespace: str, *, after: str = "", limit: int = 100) -> list[Exposure]:
+        """Exposures by id, from behind the id ``after``; of items that are gone nothing is told."""
+        ...
+
+    def uses(self, exposure: str) -> list[Feedback]:
+        """What of an exposure was used, best first."""
         ...
 
 
@@ -353,6 +365,10 @@ class Store(Protocol):
 
     def counts(self, namespace: str | None = None) -> dict[str, int]:
         """How many records of each kind there are."""
+        ...
+
+    def namespaces(self) -> list[str]:
+        """Every namespace that holds an episode or an item, by name."""
         ...
 
     def check(self) -> list[str]:

@@ -41,6 +41,10 @@ _SHOWN_IN: Final = (
     "JOIN item ON item.key = exposed.item WHERE exposure.episode = (SELECT key FROM episode WHERE id = ?) "
     "ORDER BY exposure.key, place"
 )
+_USES: Final = (
+    "SELECT exposure.id, item.id, reward, used_at FROM exposure JOIN exposed ON exposed.exposure = exposure.key "
+    "JOIN item ON item.key = exposed.item WHERE exposure.id = ? AND used_at IS NOT NULL ORDER BY place"
+)
 _REWARDS: Final = (
     "SELECT exposure.id, item.id, reward, used_at FROM item JOIN exposed ON exposed.item = item.key "
     "JOIN exposure ON exposure.key = exposed.exposure WHERE item.id = ? AND reward IS NOT NULL "
@@ -92,6 +96,16 @@ class SqlSightings:
         """The signatures that were seen in an episode."""
         row = self._connection.row("SELECT signatures FROM episode WHERE id = ?", (episode,))
         return _decode_signatures(row[0]) if row and row[0] else []
+
+    def in_episode(self, episode: str) -> list[Sighting]:
+        """All that was seen in an episode."""
+        signatures = tuple(self.of_episode(episode))
+        sql = (
+            "SELECT signature, first, last, reward FROM sighting "
+            f"WHERE signature IN ({marks(signatures)}) AND episode = (SELECT key FROM episode WHERE id = ?) "
+            "ORDER BY signature"
+        )
+        return [Sighting(*row) for row in self._connection.rows(sql, (*signatures, episode))]
 
 
 def _situation(task_type: str, domain: str) -> dict[str, Any]:
@@ -155,4 +169,15 @@ class SqlExposures:
     def rewards(self, item: str) -> list[Feedback]:
         """Every use of an item that has a reward, oldest first."""
         rows = self._connection.rows(_REWARDS, (item,))
+        return [Feedback(exposure=row[0], item=row[1], reward=row[2], at=row[3]) for row in rows]
+
+    def find(self, namespace: str, *, after: str = "", limit: int = 100) -> list[Exposure]:
+        """Exposures by id."""
+        sql = "SELECT id FROM exposure WHERE namespace = ? AND id > ? ORDER BY id LIMIT ?"
+        ids = [row[0] for row in self._connection.rows(sql, (namespace, after, limit))]
+        return [found for found in map(self.get, ids) if found is not None]
+
+    def uses(self, exposure: str) -> list[Feedback]:
+        """What of an exposure was used, best first."""
+        rows = self._connection.rows(_USES, (exposure,))
         return [Feedback(exposure=row[0], item=row[1], reward=row[2], at=row[3]) for row in rows]

@@ -80,3 +80,8 @@ class SqlStore:
         return {
             name: (self._connection.row(sql, (namespace or "",)) or (0,))[0] for name, sql in _COUNTED.items()
         }
+
+    def namespaces(self) -> list[str]:
+        """Every namespace that holds an episode or an item."""
+        sql = "SELECT namespace FROM episode UNION SELECT namespace FROM item ORDER BY namespace"
+        return [row[0] for row in self._connection.rows(sql)]

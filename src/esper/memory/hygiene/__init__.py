@@ -1,0 +1,1 @@
+"""What is wrong with the content of a memory: one kind of finding a file."""
