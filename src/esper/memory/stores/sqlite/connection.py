@@ -171,6 +171,7 @@ def _pragmas(power: bool) -> tuple[str, ...]:
         "foreign_keys = ON",
         "secure_delete = ON",
         "temp_store = MEMORY",
+        "wal_autocheckpoint = 4000",  # an episode touches a hundred pages, the next many of the same
         "mmap_size = 268435456",
         "cache_size = -32768",
     )
