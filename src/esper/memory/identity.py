@@ -7,6 +7,7 @@ import os
 import random
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha1
 
 Clock = Callable[[], int]
@@ -33,6 +34,7 @@ def day_of(now: int) -> datetime.date:
     return datetime.datetime.fromtimestamp(now // 10**9, datetime.UTC).date()
 
 
+@lru_cache(maxsize=16_384)
 def signature_of(*parts: str) -> int:
     """A signed 64-bit number that is the same for the same parts in every process."""
     joined = "\x1f".join(parts).encode("utf-8", "surrogatepass")

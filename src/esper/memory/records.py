@@ -149,7 +149,7 @@ class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True):
     title: str = ""
 
 
-class Tally(msgspec.Struct, frozen=True):
+class Tally(msgspec.Struct, frozen=True, gc=False):
     """What speaks for and against an item: pseudo-counts without the prior, as they were worth at ``touched``.
 
     ``occurrences`` counts distinct episodes, ``shown`` and ``used`` recalls.

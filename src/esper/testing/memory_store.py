@@ -23,7 +23,7 @@ from esper.memory.records import (
     Step,
     Tally,
 )
-from esper.memory.stores.store import Effort, Filter, SearchText, Sighting, Store
+from esper.memory.stores.store import Effort, Filter, SearchText, Sighting, Store, Support
 
 _SECOND = 10**9
 
@@ -267,6 +267,29 @@ class ItemConformance:
         assert store.sightings.in_episode("episode-0001") == [Sighting(-6, 1, 1, 0.0), Sighting(5, 1, 2, 1.0)]
         assert store.sightings.in_episode("episode-0003") == []
 
+    def test_support_is_counted_down_when_an_episode_is_forgotten(self, store: Store) -> None:
+        """By one, and by its reward; what nobody put is not there."""
+        store.episodes.add([episode(1)])
+        half = Outcome(ending="partial", share=0.5)
+        store.episodes.finish(episode(1, state="completed", ended=_SECOND, outcome=half))
+        store.sightings.add("episode-0001", [Sighting(5, 1, 1, 0.5)])
+        store.sightings.put_support({5: Support(3, 2.0), -6: Support(1, 1.0)})
+        store.sightings.put_support({-6: Support(2, 1.5)})
+        assert store.sightings.support([5, -6, 7]) == {5: Support(3, 2.0), -6: Support(2, 1.5)}
+        store.episodes.forget(["episode-0001"])
+        assert store.sightings.support([5, -6]) == {5: Support(2, 1.5), -6: Support(2, 1.5)}
+
+    def test_habits_come_back_by_namespace_and_kind_of_task(self, store: Store) -> None:
+        """The last ones that were put; a forgotten namespace has none."""
+        store.sightings.put_habits("a", {"": {"grep": 2.0}, "fix": {"grep": 1.0}})
+        store.sightings.put_habits("a", {"": {"grep": 3.0, "sed": 1.0}})
+        store.sightings.put_habits("b", {"": {"vi": 1.0}})
+        told = store.sightings.habits("a", ["", "fix", "none"])
+        assert told == {"": {"grep": 3.0, "sed": 1.0}, "fix": {"grep": 1.0}, "none": {}}
+        store.forget_namespace("a")
+        assert store.sightings.habits("a", [""]) == {"": {}}
+        assert store.sightings.habits("b", [""]) == {"": {"vi": 1.0}}
+
     def test_what_was_shown_and_used_is_known(self, store: Store) -> None:
         """Uses without a reward wait for the episode's end."""
         store.episodes.add([episode(1)])
@@ -284,7 +307,9 @@ class ItemConformance:
         assert store.exposures.pending("episode-0001") == []
         assert [told.reward for told in store.exposures.rewards("note-0001")] == [1.0]
         assert store.items.get(["note-0001"])["note-0001"].tally.shown == 1
-        assert store.exposures.uses("shown") == [Feedback(exposure="shown", item="note-0001", reward=1.0, at=5)]
+        assert store.exposures.uses("shown") == [
+            Feedback(exposure="shown", item="note-0001", reward=1.0, at=5)
+        ]
 
     def test_exposures_are_listed_page_by_page(self, store: Store) -> None:
         """By id, in one namespace."""

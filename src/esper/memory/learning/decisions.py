@@ -22,6 +22,7 @@ def decisions(episode: Episode, reward: float) -> Iterator[Observation]:
                 first=step.number,
                 last=step.number,
                 reward=reward,
+                previous=symbol(before) if before is not None and before.error is None else "",
             )
         before = step
 

@@ -1,9 +1,8 @@
-"""Patterns from what episodes share: begun at N distinct ones, merged ever after. Knows no kind by name."""
+"""Patterns from what episodes share: begun when it is more than chance, merged ever after. Knows no kind by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -13,12 +12,14 @@ from esper.memory.learning.antipatterns import antipatterns
 from esper.memory.learning.approaches import approaches
 from esper.memory.learning.choices import choices
 from esper.memory.learning.decisions import decisions
+from esper.memory.learning.habits import Habits, added, habits_of, is_pattern
 from esper.memory.learning.merge import seen, used
 from esper.memory.learning.observation import MAX_OBSERVATIONS, Observation
 from esper.memory.learning.recoveries import recoveries
 from esper.memory.learning.sequences import sequences
+from esper.memory.learning.wording import scope
 from esper.memory.records import Episode, Item, Lesson, Tally
-from esper.memory.stores.store import SearchText, Sighting, Store
+from esper.memory.stores.store import SearchText, Sighting, Store, Support
 
 KINDS: Final[tuple[Callable[[Episode, float], Iterator[Observation]], ...]] = (
     sequences,
@@ -35,19 +36,12 @@ def observe(episode: Episode, reward: float) -> dict[int, Observation]:
     """What an ended episode shows, by signature; at most ``MAX_OBSERVATIONS`` distinct ones of each kind."""
     found: dict[int, Observation] = {}
     for kind in KINDS:
-        fresh = _distinct(kind(episode, reward), episode.namespace)
-        for signature, observation in islice(fresh, MAX_OBSERVATIONS):
-            found[signature] = observation
+        room = len(found) + MAX_OBSERVATIONS
+        for one in kind(episode, reward):
+            if len(found) >= room:
+                break
+            found.setdefault(one.signature(episode.namespace), one)
     return found
-
-
-def _distinct(observations: Iterator[Observation], namespace: str) -> Iterator[tuple[int, Observation]]:
-    met: set[tuple[object, ...]] = set()
-    for observation in observations:
-        key = (observation.scope, observation.condition, observation.actions)
-        if key not in met:
-            met.add(key)
-            yield observation.signature(namespace), observation
 
 
 def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int = MIN_EPISODES) -> None:
@@ -63,10 +57,80 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
     rows = [Sighting(sign, one.first, one.last, one.reward) for sign, one in counted.items()]
     rows += choices(episode, reward)
     store.sightings.add(episode.id, rows)
-    _merge(store, episode, known, counted)
-    counts = store.sightings.counts([sign for sign in counted if sign not in known])
-    begun = [sign for sign, count in counts.items() if count >= min_episodes]
+    habits = _with_habits(store, episode, habits_of(episode, reward))
+    support = _supported(store, known, counted)
+    held = {
+        sign
+        for sign, told in support.items()
+        if told.seen >= min_episodes
+        and (sign not in known or _doubled(told.seen))
+        and is_pattern(counted[sign], told, habits[counted[sign].scope], there=sign in known)
+    }
+    kept = {
+        sign: tally
+        for sign, tally in known.items()
+        if sign in held or tally.used or not _doubled(support[sign].seen)
+    }
+    _merge(store, episode, kept, counted)
+    _drop(store, [sign for sign in known if sign not in kept])
+    begun = _enough(store, [sign for sign in support if sign in held and sign not in known], min_episodes)
     store.items.add([_begin(store, episode, sign, counted[sign]) for sign in begun])
+    store.sightings.put_support({sign: told for sign, told in support.items() if sign not in kept})
+
+
+def _doubled(count: int) -> bool:
+    """Whether a pattern is asked again if it is one: each time it was seen twice as often."""
+    return not count & (count - 1)
+
+
+def _supported(
+    store: Store, known: Mapping[int, Tally], observed: Mapping[int, Observation]
+) -> dict[int, Support]:
+    """In how many episodes each was seen, this one among them: a pattern's tally knows, of the others it is counted."""
+    before = store.sightings.support([sign for sign in observed if sign not in known])
+    before |= {sign: _support_of(tally) for sign, tally in known.items()}
+    return {
+        sign: Support(told.seen + 1, told.won + one.reward)
+        for sign, one in observed.items()
+        for told in (before.get(sign) or Support(0, 0.0),)
+    }
+
+
+def _support_of(tally: Tally) -> Support:
+    weight = tally.successes + tally.failures
+    return Support(tally.occurrences, tally.occurrences * tally.successes / weight if weight else 0.0)
+
+
+def _enough(store: Store, signatures: Sequence[int], min_episodes: int) -> list[int]:
+    """Those whose evidence is still there: support also counts what was forgotten since."""
+    left = store.sightings.counts(signatures) if signatures else {}
+    return [sign for sign in signatures if left.get(sign, 0) >= min_episodes]
+
+
+def _drop(store: Store, signatures: Sequence[int]) -> None:
+    """Erase patterns that turned out to be chance; their evidence stays, and they may begin again."""
+    if signatures:
+        store.items.forget([item.id for item in store.items.signed(signatures).values()])
+
+
+def _with_habits(store: Store, episode: Episode, more: Habits) -> dict[str, dict[str, float]]:
+    """Count the episode in, for its kind of task and for all; the habits as they are now."""
+    scopes = list(dict.fromkeys(("", scope(episode))))
+    before = store.sightings.habits(episode.namespace, scopes)
+    now = {name: added(before[name], more) for name in scopes}
+    store.sightings.put_habits(episode.namespace, now)
+    return now
+
+
+def unlearn_habits(store: Store, episode: Episode) -> None:
+    """Take out of the habits what an episode, given with its steps, put in."""
+    if not episode.steps:
+        return
+    reward = episode.outcome.reward if episode.outcome else 0.0
+    scopes = list(dict.fromkeys(("", scope(episode))))
+    before = store.sightings.habits(episode.namespace, scopes)
+    left = {name: added(before[name], habits_of(episode, reward), sign=-1.0) for name in scopes}
+    store.sightings.put_habits(episode.namespace, left)
 
 
 def _merge(store: Store, episode: Episode, known: dict[int, Tally], observed: dict[int, Observation]) -> None:

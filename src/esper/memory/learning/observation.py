@@ -13,10 +13,11 @@ MAX_OBSERVATIONS: Final = 24
 """Of each kind and episode; the first ones count."""
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Between steps ``first`` and ``last``: when ``condition``, then ``actions``, with this reward in [0, 1].
 
-    ``counter`` marks one that only speaks against a pattern that is there; it never begins one.
+    ``counter`` marks one that only speaks against a pattern that is there; it never begins one. ``previous`` is the
+    tool that ran without error just before, if any: it is not chosen twice in a row.
     """
 
     kind: PatternKind
@@ -29,6 +30,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     instead: tuple[str, ...] = ()
     pitfall: str = ""
     counter: bool = False
+    previous: str = ""
 
     def signature(self, namespace: str) -> int:
         """Equal for equal kind, scope, condition and actions within a namespace."""

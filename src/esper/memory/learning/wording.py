@@ -47,8 +47,13 @@ def symbol(step: Step) -> str:
 
 def deed(step: Step) -> str:
     """The name of a step with what was done: ``tool: action``."""
-    action = normalised(step.action)
-    return f"{step.tool}: {action}" if step.tool and action else step.tool or action or "step"
+    return _deed(step.tool, step.action)
+
+
+@lru_cache(maxsize=4_096)
+def _deed(tool: str, action: str) -> str:
+    words = normalised(action)
+    return f"{tool}: {words}" if tool and words else tool or words or "step"
 
 
 def runs(steps: Sequence[Step]) -> list[tuple[str, int, int]]:

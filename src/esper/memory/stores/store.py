@@ -42,13 +42,20 @@ class Effort(msgspec.Struct, frozen=True):
     tokens: int
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class Sighting(msgspec.Struct, frozen=True, gc=False):
     """One signature seen in one episode: between which steps, and the reward that came of it."""
 
     signature: int
     first: int
     last: int
     reward: float
+
+
+class Support(msgspec.Struct, frozen=True, gc=False):
+    """In how many episodes a signature was seen that is no pattern yet, and the sum of their rewards."""
+
+    seen: int
+    won: float
 
 
 class Experience(msgspec.Struct, frozen=True):
@@ -232,6 +239,22 @@ class Sightings(Protocol):
 
     def of_episode(self, episode: str) -> list[int]:
         """The signatures that were seen in an episode."""
+        ...
+
+    def support(self, signatures: Sequence[int]) -> dict[int, Support]:
+        """What was put for these signatures, less the episodes that were forgotten since."""
+        ...
+
+    def put_support(self, support: Mapping[int, Support]) -> None:
+        """Write the support of signatures, in place of what was there."""
+        ...
+
+    def habits(self, namespace: str, scopes: Sequence[str]) -> dict[str, dict[str, float]]:
+        """How often each thing was done in each of these kinds of task, by name; empty for what is not known."""
+        ...
+
+    def put_habits(self, namespace: str, habits: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the habits of kinds of task, in place of those that were there."""
         ...
 
     def in_episode(self, episode: str) -> list[Sighting]:

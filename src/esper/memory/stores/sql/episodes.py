@@ -28,6 +28,7 @@ _FINISH: Final = (
     "UPDATE episode SET state = ?, ended = ?, num_steps = ?, tokens = ?, reward = ?, value = ?, score = ?, body = ? "
     "WHERE id = ? AND state = 'open'"
 )
+_UNSUPPORT: Final = "UPDATE support SET seen = seen - 1, won = won - ? WHERE signature = ?"
 _NUM_KEYS: Final = 4_096
 
 
@@ -149,13 +150,16 @@ class SqlEpisodes:
             self._keys.pop(id, None)
 
     def _forget_sightings(self, ids: Sequence[str]) -> None:
-        sql = f"SELECT key, signatures FROM episode WHERE id IN ({marks(ids)}) AND signatures IS NOT NULL"
+        sql = f"SELECT key, signatures, reward FROM episode WHERE id IN ({marks(ids)}) AND signatures IS NOT NULL"
         rows = [
-            (signature, key)
-            for key, signatures in self._connection.rows(sql, ids)
+            (signature, key, reward or 0.0)
+            for key, signatures, reward in self._connection.rows(sql, ids)
             for signature in _decode_any(signatures)
         ]
-        self._connection.write_many("DELETE FROM sighting WHERE signature = ? AND episode = ?", rows)
+        self._connection.write_many(
+            "DELETE FROM sighting WHERE signature = ? AND episode = ?", [row[:2] for row in rows]
+        )
+        self._connection.write_many(_UNSUPPORT, [(reward, signature) for signature, _, reward in rows])
 
     def _key(self, id: str) -> int:
         key = self._keys.get(id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -11,9 +11,16 @@ from esper.errors import EpisodeError
 from esper.memory.records import Evidence, Exposure, Feedback
 from esper.memory.stores.sql.connection import Connection
 from esper.memory.stores.sql.where import marks
-from esper.memory.stores.store import Experience, Sighting
+from esper.memory.stores.store import Experience, Sighting, Support
 
 _ADD: Final = "INSERT INTO sighting VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+_PUT_SUPPORT: Final = (
+    "INSERT INTO support VALUES (?, ?, ?) "
+    "ON CONFLICT (signature) DO UPDATE SET seen = excluded.seen, won = excluded.won"
+)
+_PUT_HABITS: Final = (
+    "INSERT INTO habit VALUES (?, ?, ?) ON CONFLICT (namespace, scope) DO UPDATE SET counts = excluded.counts"
+)
 _EVIDENCE: Final = (
     "SELECT episode.id, first, last, sighting.reward FROM sighting JOIN episode ON episode.key = sighting.episode "
     "WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
@@ -53,6 +60,7 @@ _REWARDS: Final = (
 
 _encode = msgspec.msgpack.encode
 _decode_signatures = msgspec.msgpack.Decoder(list[int]).decode
+_decode_counts = msgspec.msgpack.Decoder(dict[str, float]).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
 
@@ -106,6 +114,30 @@ class SqlSightings:
             "ORDER BY signature"
         )
         return [Sighting(*row) for row in self._connection.rows(sql, (*signatures, episode))]
+
+    def support(self, signatures: Sequence[int]) -> dict[int, Support]:
+        """What was put for these signatures."""
+        sql = f"SELECT signature, seen, won FROM support WHERE signature IN ({marks(signatures)})"
+        return {row[0]: Support(row[1], row[2]) for row in self._connection.rows(sql, tuple(signatures))}
+
+    def put_support(self, support: Mapping[int, Support]) -> None:
+        """Write the support of signatures."""
+        rows = [(signature, told.seen, told.won) for signature, told in sorted(support.items())]
+        self._connection.write_many(_PUT_SUPPORT, rows)
+
+    def habits(self, namespace: str, scopes: Sequence[str]) -> dict[str, dict[str, float]]:
+        """How often each thing was done in each of these kinds of task."""
+        sql = f"SELECT scope, counts FROM habit WHERE namespace = ? AND scope IN ({marks(scopes)})"
+        rows = self._connection.rows(sql, (namespace, *scopes))
+        return {scope: {} for scope in scopes} | {scope: _decode_counts(counts) for scope, counts in rows}
+
+    def put_habits(self, namespace: str, habits: Mapping[str, Mapping[str, float]]) -> None:
+        """Write the habits of kinds of task."""
+        with self._connection.transaction():
+            empty = [(namespace, scope) for scope, counts in habits.items() if not counts]
+            self._connection.write_many("DELETE FROM habit WHERE namespace = ? AND scope = ?", empty)
+            rows = [(namespace, scope, _encode(counts)) for scope, counts in habits.items() if counts]
+            self._connection.write_many(_PUT_HABITS, rows)
 
 
 def _situation(task_type: str, domain: str) -> dict[str, Any]:

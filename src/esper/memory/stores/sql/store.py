@@ -71,7 +71,8 @@ class SqlStore:
                 self.episodes.forget(ids[batch : batch + _ERASED])
             for batch in range(0, len(items), _ERASED):
                 self.items.forget(items[batch : batch + _ERASED])
-            self._connection.write("DELETE FROM exposure WHERE namespace = ?", (namespace,))
+            for table in ("exposure", "habit"):
+                self._connection.write(f"DELETE FROM {table} WHERE namespace = ?", (namespace,))
             self.touch(namespace)
         return len(ids)
 

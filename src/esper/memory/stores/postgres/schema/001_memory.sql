@@ -108,6 +108,19 @@ CREATE TABLE sighting (
     PRIMARY KEY (signature, episode)
 );
 
+CREATE TABLE support (
+    signature BIGINT PRIMARY KEY,
+    seen BIGINT NOT NULL,
+    won DOUBLE PRECISION NOT NULL
+);
+
+CREATE TABLE habit (
+    namespace TEXT COLLATE "C" NOT NULL,
+    scope TEXT COLLATE "C" NOT NULL,
+    counts BYTEA NOT NULL,
+    PRIMARY KEY (namespace, scope)
+);
+
 CREATE TABLE exposure (
     key BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id TEXT COLLATE "C" NOT NULL UNIQUE,

@@ -91,6 +91,19 @@ CREATE TABLE sighting (
     PRIMARY KEY (signature, episode)
 ) WITHOUT ROWID;
 
+CREATE TABLE support (
+    signature INTEGER PRIMARY KEY,
+    seen INTEGER NOT NULL,
+    won REAL NOT NULL
+);
+
+CREATE TABLE habit (
+    namespace TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    counts BLOB NOT NULL,
+    PRIMARY KEY (namespace, scope)
+) WITHOUT ROWID;
+
 CREATE TABLE exposure (
     key INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
