@@ -1,11 +1,11 @@
-"""One SQLite connection: transactions, errors in our words, backups. Knows no table."""
+"""A SQLite file: one connection writes, others read meanwhile; errors in our words, backups. Knows no table."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from esper.memory.stores.sql.connection import Row
 
 MEMORY: Final = ":memory:"
 BUSY_MS: Final = 30_000
+NUM_IDLE: Final = 8
 _PAUSE_MS: Final = 10
 _ERRORS: Final = (apsw.Error, UnicodeEncodeError)
 PAGES: Final = 1_000
@@ -24,19 +25,20 @@ PAGES: Final = 1_000
 
 
 class SqliteConnection:
-    """Used by one thread at a time (it holds a lock); a file may be held by many connections and processes.
+    """Used by any number of threads. One at a time has the connection that writes; who finds it taken reads by another.
 
-    ``path`` is a file or ``":memory:"``. With ``power`` every commit waits for the disk.
+    ``path`` is a file or ``":memory:"``, where readers wait, too. With ``power`` every commit waits for the disk.
     """
 
     def __init__(self, path: str, *, power: bool = False) -> None:
         self.path = path
         self._lock = threading.RLock()
         self._depth = 0
+        self._idle: list[apsw.Connection] = []
+        self._closed = False
         self._transaction = _Transaction(self)
         try:
-            self._sqlite = apsw.Connection(path, statementcachesize=200)
-            self._sqlite.set_busy_timeout(BUSY_MS)
+            self._sqlite = _opened(path)
             _write_ahead(self._sqlite)
             for pragma in _pragmas(power):
                 self._sqlite.execute(f"PRAGMA {pragma}").fetchall()
@@ -44,20 +46,50 @@ class SqliteConnection:
             raise _told(path, error) from error
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
-        """Run one statement and give all its rows."""
-        with self._lock:
-            try:
-                return self._sqlite.execute(sql, values).fetchall()
-            except _ERRORS as error:
-                raise _told(self.path, error) from error
+        """Run one statement that reads, or one inside a transaction, and give all its rows."""
+        if not self._lock.acquire(blocking=self.path == MEMORY):
+            return self._rows_beside(sql, values)
+        try:
+            return self._sqlite.execute(sql, values).fetchall()
+        except _ERRORS as error:
+            raise _told(self.path, error) from error
+        finally:
+            self._lock.release()
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
-        """Run one statement and give its first row."""
+        """Run one statement that reads, or one inside a transaction, and give its first row."""
+        return next(iter(self.rows(sql, values)), None)
+
+    def alone(self, sql: str) -> None:
+        """Run one statement that can stand in no transaction, after those of other threads."""
         with self._lock:
-            try:
-                return self._sqlite.execute(sql, values).fetchone()
-            except _ERRORS as error:
-                raise _told(self.path, error) from error
+            self.rows(sql)
+
+    def _rows_beside(self, sql: str, values: Sequence[Any]) -> list[Row]:
+        """Read what was committed last, while another thread has the connection that writes."""
+        reader = None
+        try:
+            reader = self._reader()
+            return reader.execute(sql, values).fetchall()
+        except _ERRORS as error:
+            raise _told(self.path, error) from error
+        finally:
+            if reader is not None:
+                self._put_back(reader)
+
+    def _reader(self) -> apsw.Connection:
+        with suppress(IndexError):
+            return self._idle.pop()
+        reader = _opened(self.path)
+        for pragma in (*_pragmas(power=False), "query_only = ON"):
+            reader.execute(f"PRAGMA {pragma}").fetchall()
+        return reader
+
+    def _put_back(self, reader: apsw.Connection) -> None:
+        if self._closed or len(self._idle) >= NUM_IDLE:
+            reader.close()
+        else:
+            self._idle.append(reader)
 
     def write(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one statement inside a transaction; the number of rows it changed."""
@@ -136,7 +168,10 @@ class SqliteConnection:
 
     def close(self) -> None:
         """Give the file back; a second call does nothing."""
+        self._closed = True
         with self._lock:
+            while self._idle:
+                self._idle.pop().close()
             self._sqlite.close()
 
 
@@ -151,6 +186,12 @@ class _Transaction:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._connection.end(commit=kind is None)
+
+
+def _opened(path: str) -> apsw.Connection:
+    connection = apsw.Connection(path, statementcachesize=200)
+    connection.set_busy_timeout(BUSY_MS)
+    return connection
 
 
 def _write_ahead(sqlite: apsw.Connection) -> None:
