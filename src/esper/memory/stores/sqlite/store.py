@@ -46,8 +46,8 @@ class SqliteStore(SqlStore):
     def vacuum(self) -> None:
         """Give unused space back to the disk; words of what was forgotten leave the index, too."""
         self.connection.write("INSERT INTO item_text (item_text) VALUES ('optimize')")
-        self.connection.rows("VACUUM")
-        self.connection.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.connection.alone("VACUUM")
+        self.connection.alone("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Give the file back."""
