@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+import typer.core
 import typer.main
 
 from esper.apps.cli import app
@@ -16,7 +17,7 @@ PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(REPOS
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMANDS = typer.main.get_command(app).commands
 MAKEFILE = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
-LANGUAGES = {"python", "console", "text"}
+LANGUAGES = {"python", "console", "text", "json"}
 
 
 def _blocks(page: Path, language: str) -> list[str]:
@@ -53,6 +54,14 @@ def test_every_link_and_picture_leads_somewhere(page):
     assert [target for target in local if not (page.parent / target).exists()] == []
 
 
+def _give(commands, words):
+    """The command, or the one inside it where it is a group, takes these words."""
+    command = commands[words[0]]
+    if isinstance(command, typer.core.TyperGroup):
+        return _give(command.commands, words[1:])
+    return command.make_context(words[0], words[1:])
+
+
 @pytest.mark.parametrize("command", _commands())
 def test_every_command_can_be_given(command):
     program, *words = shlex.split(command)
@@ -62,9 +71,12 @@ def test_every_command_can_be_given(command):
             assert set(words) <= set(targets)
         case "pip":
             assert words == ["install", "-c", "constraints.txt", "-e", ".[all]"]
+        case "claude":
+            assert words[:5] == ["mcp", "add", "memory", "--", "esper"]
+            _give(COMMANDS, words[5:])
         case ".venv/bin/pre-commit":
             assert words == ["install"]
         case "esper":
-            COMMANDS[words[0]].make_context(words[0], words[1:])
+            _give(COMMANDS, words)
         case _:
             pytest.fail(f"nobody checks that `{command}` works")

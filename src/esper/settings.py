@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from esper.errors import SettingsError
@@ -31,6 +32,9 @@ class Settings(BaseSettings):
 
     Unset: ``memory.db`` in the project's folder.
     """
+
+    memory_token: SecretStr | None = None
+    """What an agent must know to reach ``esper memory mcp`` over HTTP. Unset: a new one is made and printed."""
 
 
 def project_home() -> Path:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Final
 
 import msgspec
@@ -73,8 +72,8 @@ class Upkeep:
             namespace=self._namespace,
             counts=self._store.counts(self._namespace),
             num_latest=len(latest),
-            reward=fmean(rewards) if rewards else None,
-            steps=fmean(one.num_steps for one in latest) if latest else None,
+            reward=_mean(rewards),
+            steps=_mean([one.num_steps for one in latest]),
             tags=self._store.catalogue.tags(),
             namespaces=tuple(self._store.namespaces()),
         )
@@ -125,6 +124,10 @@ class Upkeep:
         """Give unused space back; what was forgotten can then not be found in the file by any means."""
         self._flush()
         self._store.vacuum()
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def restore(backup: Path, target: Path) -> None:
