@@ -31,7 +31,7 @@ from esper.memory.recall.terms import Weights
 from esper.memory.recall.vectors import VectorIndex
 from esper.memory.recall.words import FUNCTION_WORDS, date_words, terms, tokens
 
-TEXT_ALONE = Weights(trust=0.0, context=0.0, score=0.0, recency=0.0)
+TEXT_ALONE = Weights(trust=0.0, context=0.0, score=0.0)
 FIELDS = ("title", "detail", "context", "nearby")
 
 

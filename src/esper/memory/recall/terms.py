@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
 
 import msgspec
 
@@ -11,18 +10,17 @@ from esper.memory.learning.merge import trust
 from esper.memory.recall.answers import Answer
 from esper.memory.records import Item
 
-RECENT: Final = 30 * 86_400 * 10**9
-"""Nanoseconds after which the recency term has halved."""
-
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """What each term adds at most. ``trust`` runs from minus to plus half its weight."""
+    """What each term adds at most. ``trust`` runs from minus to plus half its weight; ``context`` waits to be asked for.
+
+    What each is worth: ``benchmarks.memory.ranking_terms``.
+    """
 
     text: float = 1.0
     trust: float = 0.5
     context: float = 0.1
     score: float = 0.05
-    recency: float = 0.05
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +55,6 @@ def without_repeats(answers: Iterable[Answer]) -> tuple[Answer, ...]:
 def answer(item: Item, text: float, question: Question, weights: Weights) -> Answer:
     """One item with its terms; ``text`` lies in [0, 1]."""
     belief = trust(item.tally, question.now)
-    age = max(question.now - item.tally.touched, 0)
     same = (item.task_type, item.domain)
     asked = (question.task_type, question.domain)
     matched = sum(1 for mine, theirs in zip(same, asked, strict=True) if theirs and mine == theirs)
@@ -66,6 +63,5 @@ def answer(item: Item, text: float, question: Question, weights: Weights) -> Ans
         "trust": weights.trust * (belief.hopeful - 0.5),
         "context": weights.context * matched / 2,
         "score": weights.score * (item.score if item.score is not None else 0.5),
-        "recency": weights.recency * 0.5 ** (age / RECENT),
     }
     return Answer(item, sum(parts.values()), parts, belief)

@@ -69,13 +69,11 @@ class SqlCatalogue:
     def relations(self, id: str, *, direction: Literal["from", "to"], type: str = "") -> list[Relation]:
         """Relations from or to an id."""
         end = {"from": "source", "to": "target"}[direction]
-        sql = (
-            f"SELECT type, source, target, created FROM relation WHERE {end} = ? AND (? = '' OR type = ?) "
-            "ORDER BY type, created, source, target"
-        )
+        sql = f"SELECT type, source, target, created FROM relation WHERE {end} = ?"
+        rows = self._connection.rows(sql + " AND type = ?" * bool(type), (id, type) if type else (id,))
         return [
             Relation(type=row[0], source=row[1], target=row[2], created=row[3])
-            for row in self._connection.rows(sql, (id, type, type))
+            for row in sorted(rows, key=lambda row: (row[0], row[3], row[1], row[2]))
         ]
 
     def checkpoint(self, checkpoint: Checkpoint) -> None:
