@@ -102,7 +102,7 @@ class Spared(Event, frozen=True):
     """A trial that was not held: in ``num_episodes`` situations like this one such trials were refused.
 
     ``chance`` is how likely it was to be kept, ``upper`` the upper end of its interval, ``usual`` the chance of any
-    trial. ``evidence`` names episodes in the memory, ``runs`` the runs that they were recorded in.
+    trial. ``evidence`` names refusals in the memory, ``runs`` the runs that they were recorded in.
     """
 
     candidate: str

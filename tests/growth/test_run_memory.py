@@ -37,13 +37,15 @@ def test_what_is_written_can_be_asked_for_with_the_runs_it_came_from(memory):
     first, second = RunMemory(memory, run="monday"), RunMemory(memory, run="tuesday")
     for number in range(3):
         first.write(entry(str(number)))
-    second.write(entry("0", won=True))
+    second.write(entry("0"))
+    RunMemory(memory, run="lucky").write(entry("0", won=True))
     answer = RunMemory(memory).ask(CONTEXT, ACTION)
-    assert (answer.num_episodes, answer.num_matched) == (4, 2)
+    assert (answer.num_episodes, answer.num_matched) == (5, 2)
     assert 0 < answer.mean < answer.upper < 1
     asker = RunMemory(memory)
     asked = asker.ask({}, TRIAL)
-    assert set(asker.runs_of(asked.evidence)) == {"monday", "tuesday"}
+    assert asked.num_episodes == 5
+    assert set(asker.runs_of(asked.evidence)) == {"monday", "tuesday"}, "only what was refused is evidence"
 
 
 def test_a_run_that_goes_on_writes_no_episode_twice(memory):

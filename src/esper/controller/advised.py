@@ -18,7 +18,7 @@ class Opinion:
     """What came of trials like one candidate's, in ``num_episodes`` situations like this one.
 
     ``mean`` is the chance that it is kept and ``upper`` the upper end of its interval; ``usual`` the chance of any
-    trial, whatever is tried and wherever. ``evidence`` names the episodes.
+    trial, whatever is tried and wherever. ``evidence`` names episodes in which it was refused.
     """
 
     candidate: str

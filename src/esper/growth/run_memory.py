@@ -22,14 +22,15 @@ from esper.memory.records import Value
 from esper.memory.stores.store import Filter
 
 R = TypeVar("R")
+HALF = 0.5
 _MANY = 100_000
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What is known of an action: chance with the upper end of its interval, and where that was learned.
+    """What is known of an action: the chance that it succeeds, with the upper end of its interval.
 
     Of the features that were asked for, ``num_matched`` are equal in the ``num_episodes`` most similar situations.
-    ``runs`` goes with ``evidence``, one for one.
+    ``evidence`` names those episodes among them, at most ten, in which it failed; ``runs`` goes with it, one for one.
     """
 
     mean: float
@@ -95,14 +96,15 @@ class RunMemory:
 
     def _asked(self, context: Mapping[str, Value], action: str) -> Answer:
         told = self.memory.advise(context, [action]).best
-        episodes = self.memory.get_many(told.evidence, steps=False)
+        seen = self.memory.get_many(told.evidence, steps=False)
+        failed = {id: one for id, one in seen.items() if one.outcome and one.outcome.reward < HALF}
         return Answer(
             mean=told.mean,
             upper=told.upper,
             num_episodes=told.num_exact,
             num_matched=told.num_matched,
-            evidence=tuple(episodes),
-            runs=tuple(str(episode.context.get("run", "")) for episode in episodes.values()),
+            evidence=tuple(failed),
+            runs=tuple(str(episode.context.get("run", "")) for episode in failed.values()),
         )
 
     def _write(self, entry: Entry) -> None:
@@ -114,7 +116,12 @@ class RunMemory:
             return
         context = {**entry.context, "run": self.run, "key": entry.key}
         episode = self.memory.episode(
-            entry.task, task_type=entry.task_type, domain="growth", tags=(self.run,), **context
+            entry.task,
+            task_type=entry.task_type,
+            domain="growth",
+            namespace=self.memory.namespace,
+            tags=(self.run,),
+            **context,
         )
         for done in entry.steps:
             episode.step(done.tool, done.action, result=done.result, error=done.error)
