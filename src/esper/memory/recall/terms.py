@@ -18,9 +18,9 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     text: float = 1.0
-    trust: float = 0.5
+    trust: float = 0.25
     context: float = 0.1
-    score: float = 0.05
+    score: float = 0.1
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True):
