@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -75,11 +76,17 @@ def recording_lines(folder: Path, insert: float) -> list[Line]:
         line("a step, batched", step, insert, target=0.9),
         line("a step with its part of the flush", sustained(), insert, target=10.0),
         line("a step in batches on a file", sustained(folder / "batches.db"), insert, target=10.0),
+        line(
+            "and its CPU time alone, in batches",
+            sustained(folder / "cpu.db", watch=time.process_time),
+            insert,
+        ),
         line("a durable step, process", durable(folder / "process.db", "process"), insert, target=60.0),
         line("a durable step, power", durable(folder / "power.db", "power"), insert),
         line(
             "complete 10 steps with learning, in memory", completed(":memory:", 0, 500), insert, target=300.0
         ),
+        line("and its CPU time alone", completed(":memory:", 0, 500, watch=time.process_time), insert),
     ]
 
 

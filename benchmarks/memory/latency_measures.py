@@ -15,30 +15,32 @@ from esper.memory import Memory
 from esper.memory.journal import Options
 
 Taken = list[float]
+Watch = Callable[[], float]
+"""``time.perf_counter``, or ``time.process_time`` where other work on the machine shall not count."""
 
 NEVER = 3_600.0
 """Seconds between flushes: none comes while a measurement runs."""
 _fresh_number = count(10_000_000).__next__
 
 
-def timed(calls: Iterable[Callable[[], Any]]) -> Taken:
+def timed(calls: Iterable[Callable[[], Any]], *, watch: Watch = time.perf_counter) -> Taken:
     """Microseconds of each call."""
     taken = []
     for call in calls:
-        start = time.perf_counter()
+        start = watch()
         call()
-        taken.append(1e6 * (time.perf_counter() - start))
+        taken.append(1e6 * (watch() - start))
     return taken
 
 
-def mean_of(call: Callable[[], Any], number: int, repeats: int) -> Taken:
+def mean_of(call: Callable[[], Any], number: int, repeats: int, *, watch: Watch = time.perf_counter) -> Taken:
     """Microseconds of one of ``number`` calls in a row, ``repeats`` times: shorter than a clock can tell."""
     taken = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = watch()
         for _ in range(number):
             call()
-        taken.append(1e6 * (time.perf_counter() - start) / number)
+        taken.append(1e6 * (watch() - start) / number)
     return taken
 
 
@@ -69,12 +71,14 @@ def batched() -> tuple[Taken, Taken]:
         return starts, mean_of(lambda: step("pytest", "run"), 500, 40)
 
 
-def sustained(path: Path | None = None) -> Taken:
+def sustained(path: Path | None = None, *, watch: Watch = time.perf_counter) -> Taken:
     """A step with parameters, until the last one of its batch is stored."""
     parameters = {"path": "src/a.py", "line": 3}
     with Memory(path or ":memory:", options=Options(max_batch=512, flush_interval=NEVER)) as memory:
         step = memory.episode("fix the flaky test").step
-        return mean_of(lambda: step("pytest", "run", parameters=parameters, tokens=100), 5_120, 10)
+        return mean_of(
+            lambda: step("pytest", "run", parameters=parameters, tokens=100), 5_120, 10, watch=watch
+        )
 
 
 def durable(path: Path, durability: Literal["process", "power"]) -> Taken:
@@ -86,7 +90,7 @@ def durable(path: Path, durability: Literal["process", "power"]) -> Taken:
         return timed(lambda: step("pytest", "run", parameters=parameters, tokens=100) for _ in range(number))
 
 
-def completed(location: str, size: int, number: int) -> Taken:
+def completed(location: str, size: int, number: int, *, watch: Watch = time.perf_counter) -> Taken:
     """The end of an episode of ten steps, everything that it teaches included."""
     options = Options(max_batch=512, flush_interval=NEVER)
     with Memory(location, options=options, namespace="default" if size else "measured") as memory:
@@ -98,7 +102,7 @@ def completed(location: str, size: int, number: int) -> Taken:
             one = told(_fresh_number())
             episode = recorded(memory, one)
             memory.flush()
-            taken += timed([lambda episode=episode, one=one: ended(episode, one)])
+            taken += timed([lambda episode=episode, one=one: ended(episode, one)], watch=watch)
         return taken
 
 
