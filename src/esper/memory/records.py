@@ -18,11 +18,11 @@ ItemKind = Literal["episode", "note", "pattern", "heuristic", "playbook"]
 ItemState = Literal["active", "retired"]
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A fact that rests; equal fields make equal records."""
 
 
-class Step(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Step(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """One thing that was done: ``number`` counts from 1; ``result`` and ``parameters`` are JSON-like.
 
     An ``error`` says that the step went wrong; ``latency`` is in seconds.
@@ -39,7 +39,7 @@ class Step(Record, frozen=True, kw_only=True, omit_defaults=True):
     at: int = 0
 
 
-class Outcome(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Outcome(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """How an episode ended by the agent's own word, and what stronger evidence said.
 
     ``share`` is the part done of a partial success, in [0, 1]. ``verified`` is an external judgement in [0, 1] (tests,
@@ -63,7 +63,7 @@ class Outcome(Record, frozen=True, kw_only=True, omit_defaults=True):
         return self.claimed if self.verified is None else 0.2 * self.claimed + 0.8 * self.verified
 
 
-class Score(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Score(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Parts that add up to ``total``, which lies in [0, 1]."""
 
     outcome: float = 0.0
@@ -77,7 +77,7 @@ class Score(Record, frozen=True, kw_only=True, omit_defaults=True):
         return self.outcome + self.efficiency + self.recovery + self.verification
 
 
-class Reflection(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Reflection(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What worked, what failed, and what to do next time; a line each."""
 
     worked: tuple[str, ...] = ()
@@ -85,7 +85,7 @@ class Reflection(Record, frozen=True, kw_only=True, omit_defaults=True):
     advice: tuple[str, ...] = ()
 
 
-class Episode(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Episode(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A task that somebody tried. ``credit`` holds the value of each of the last ``len(credit)`` steps, in [-1, 1]."""
 
     id: str
@@ -122,7 +122,7 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     durability: Durability
 
 
-class Evidence(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Evidence(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where something was seen: steps ``first`` to ``last`` of an episode, and the reward that came of it."""
 
     episode: str
@@ -131,7 +131,7 @@ class Evidence(Record, frozen=True, kw_only=True, omit_defaults=True):
     reward: float
 
 
-class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Lesson(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What an item says: when ``condition`` holds, these ``actions`` (in order); ``instead`` of what fails, do this.
 
     A note is its ``text`` and, where it has one, its ``title``. ``unless`` says when not to, ``pitfalls`` what goes
@@ -165,7 +165,7 @@ class Tally(msgspec.Struct, frozen=True, gc=False):
     state: ItemState = "active"
 
 
-class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Item(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Anything that can be recalled, with the trust that it has earned.
 
     ``pattern`` and ``signature`` are set for patterns only; an episode's lesson is its task. What has the same
@@ -186,7 +186,7 @@ class Item(Record, frozen=True, kw_only=True, omit_defaults=True):
     tally: Tally = Tally()
 
 
-class Exposure(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Exposure(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What was returned for a query, best first, and in which episode."""
 
     id: str
@@ -197,7 +197,7 @@ class Exposure(Record, frozen=True, kw_only=True, omit_defaults=True):
     at: int = 0
 
 
-class Feedback(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Feedback(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """That a shown item was used, and the reward in [0, 1] that came of it (``None``: not known yet)."""
 
     exposure: str
@@ -206,7 +206,7 @@ class Feedback(Record, frozen=True, kw_only=True, omit_defaults=True):
     at: int = 0
 
 
-class Relation(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Relation(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """``source`` stands in relation ``type`` to ``target``; both are ids of episodes or items."""
 
     type: str
@@ -215,7 +215,7 @@ class Relation(Record, frozen=True, kw_only=True, omit_defaults=True):
     created: int = 0
 
 
-class Checkpoint(Record, frozen=True, kw_only=True, omit_defaults=True):
+class Checkpoint(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """Where an open episode stood after step ``number``, so that another agent can go on."""
 
     id: str

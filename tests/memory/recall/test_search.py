@@ -8,9 +8,11 @@ import pytest
 from tests.memory.conftest import DAY
 
 from benchmarks.memory.beir import Document, Metadata
-from benchmarks.memory.rankers import Lexical, Remembered
+from benchmarks.memory.rankers import Hybrid, Lexical, Remembered
 from esper.memory import Memory
 from esper.memory.identity import day_of
+from esper.memory.recall.embeddings import CallableEmbedder
+from esper.memory.recall.ranking import fuse
 from esper.memory.records import Relation
 
 WORDS = [
@@ -69,7 +71,9 @@ def test_the_rare_words_at_the_end_of_a_long_question_count(memory):
     for number in range(120):
         memory.note(f"common{number % 40} {number}")
     note = memory.note("saxophone repair workshop brass valves pads")
-    question = " ".join(f"common{number}" for number in range(40)) + " saxophone repair workshop brass valves pads"
+    question = (
+        " ".join(f"common{number}" for number in range(40)) + " saxophone repair workshop brass valves pads"
+    )
     assert memory.recall(question)[0].id == note.id
 
 
@@ -101,8 +105,13 @@ def test_a_note_is_found_by_its_day(memory, clock):
     assert note.id in (found[0].id, *found[0].alike)
 
 
-def test_the_memory_ranks_as_the_measured_ranker():
-    documents = [
+def by_letters(texts):
+    """The counts of the letters of each text."""
+    return [[text.count(letter) + 0.1 for letter in "abcdefghijklmnopqrstuvwxyz"] for text in texts]
+
+
+def documents_of_words():
+    return [
         Document(
             f"d{number}",
             text=f"{WORDS[number * 5 % 12]} {WORDS[number * 7 % 11]} {WORDS[number % 7]}",
@@ -111,12 +120,30 @@ def test_the_memory_ranks_as_the_measured_ranker():
         )
         for number in range(60)
     ]
+
+
+QUESTIONS = ("a river of stone", "garden in May 2023", "violin candle", "the winter letter")
+
+
+def test_the_memory_ranks_as_the_measured_ranker():
+    documents = documents_of_words()
     ours, measured = Remembered(documents), Lexical(documents)
-    for question in ("a river of stone", "garden in May 2023", "violin candle", "the winter letter"):
+    for question in QUESTIONS:
         scores = measured.scores(question)
         ranked = [round(scores[id], 9) for id in ours.rank(question)]
         assert ranked == sorted(ranked, reverse=True)
         assert ranked == [round(score, 9) for score in scores.values()]
+
+
+def test_with_an_embedder_too():
+    documents = documents_of_words()
+    embedder = CallableEmbedder(by_letters, name="letters", dimension=26)
+    ours, measured = Remembered(documents, embedder=embedder), Hybrid(documents, embedder)
+    for question in QUESTIONS:
+        totals = {one.key: one.total for one in fuse(*measured.candidates(question))}
+        ranked = [totals[id] for id in ours.rank(question)]
+        assert ranked == pytest.approx(sorted(totals.values(), reverse=True)[: len(ranked)])
+        assert len(ranked) == len(totals)
 
 
 def test_what_was_shown_is_stored_no_later_than_the_next_step(tmp_path):

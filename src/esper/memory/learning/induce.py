@@ -63,14 +63,9 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
         sign
         for sign, told in support.items()
         if told.seen >= min_episodes
-        and (sign not in known or _doubled(told.seen))
         and is_pattern(counted[sign], told, habits[counted[sign].scope], there=sign in known)
     }
-    kept = {
-        sign: tally
-        for sign, tally in known.items()
-        if sign in held or tally.used or not _doubled(support[sign].seen)
-    }
+    kept = {sign: tally for sign, tally in known.items() if sign in held or tally.used or sign not in support}
     _merge(store, episode, kept, counted)
     _drop(store, [sign for sign in known if sign not in kept])
     begun = _enough(store, [sign for sign in support if sign in held and sign not in known], min_episodes)
@@ -78,21 +73,24 @@ def induce(store: Store, episode: Episode, reward: float, *, min_episodes: int =
     store.sightings.put_support({sign: told for sign, told in support.items() if sign not in kept})
 
 
-def _doubled(count: int) -> bool:
-    """Whether a pattern is asked again if it is one: each time it was seen twice as often."""
-    return not count & (count - 1)
-
-
 def _supported(
     store: Store, known: Mapping[int, Tally], observed: Mapping[int, Observation]
 ) -> dict[int, Support]:
-    """In how many episodes each was seen, this one among them: a pattern's tally knows, of the others it is counted."""
+    """In how many episodes each was seen, this one among them, that is no pattern yet.
+
+    And of each pattern that was seen twice as often since it was last asked whether it is one.
+    """
     before = store.sightings.support([sign for sign in observed if sign not in known])
-    before |= {sign: _support_of(tally) for sign, tally in known.items()}
+    before |= {
+        sign: _support_of(tally)
+        for sign, tally in known.items()
+        if not tally.occurrences & (tally.occurrences + 1)
+    }
+    none = Support(0, 0.0)
     return {
-        sign: Support(told.seen + 1, told.won + one.reward)
+        sign: Support((told := before.get(sign, none)).seen + 1, told.won + one.reward)
         for sign, one in observed.items()
-        for told in (before.get(sign) or Support(0, 0.0),)
+        if sign in before or sign not in known
     }
 
 
