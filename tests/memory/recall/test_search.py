@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import subprocess
+import sys
 
 import pytest
 from tests.memory.conftest import DAY
@@ -156,6 +158,24 @@ def test_what_was_shown_is_stored_no_later_than_the_next_step(tmp_path):
         second = memory.recall("server")
         memory.note("another one")
         assert other.store.exposures.get(second.exposure).items == (note.id,)
+
+
+FORGETFUL = """
+import sys
+from esper.memory import Memory
+memory = Memory(sys.argv[1])
+memory.note("restart the server")
+print(memory.recall("restart").exposure)
+"""
+
+
+def test_what_was_shown_is_stored_when_a_process_ends_without_closing(tmp_path):
+    place = str(tmp_path / "memory.db")
+    told = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, place], capture_output=True, text=True, check=True
+    )
+    with Memory(place) as memory:
+        assert len(memory.store.exposures.get(told.stdout.strip()).items) == 1
 
 
 @pytest.mark.parametrize("type", ["blocks", "references"])
