@@ -142,11 +142,26 @@ class Search:
         if cosines is None:
             shares = {id: score / best if best > 0 else 0.0 for id, score in lexical.items()}
         else:
-            items |= self._others(asked.filter, [id for id in cosines if id not in items])
-            near = {id: cosine for id, cosine in cosines.items() if id in items}
-            shares = {one.key: one.total for one in fuse(lexical, near)}
+            shares = self._fused(asked, lexical, cosines, items)
         told = [(items[id], share) for id, share in shares.items()]
         return without_repeats(ranked(told, question, self._scoring.weights))
+
+    def _fused(
+        self,
+        asked: Asked,
+        lexical: Mapping[str, float],
+        cosines: Mapping[str, float],
+        items: dict[str, Item],
+    ) -> dict[str, float]:
+        """The best of both kinds with their text terms in [0, 1]; ``items`` gains those that words did not find."""
+        totals = {one.key: one.total for one in fuse(lexical, cosines)}
+        ids = list(totals)
+        for chosen in (ids[: max(CANDIDATES, 2 * asked.k)], ids):
+            items |= self._others(asked.filter, [id for id in chosen if id not in items])
+            fitting = {id: totals[id] for id in chosen if id in items}
+            if len(fitting) >= asked.k:
+                break
+        return fitting
 
     def _others(self, filter: Filter, ids: Sequence[str]) -> dict[str, Item]:
         return self._store.items.get(ids, filter=filter) if ids else {}
