@@ -12,7 +12,7 @@ from esper.memory.records import Item
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
-    """What each term adds at most. ``trust`` runs from minus to plus half its weight; ``context`` waits to be asked for.
+    """What each term adds at most; ``trust`` runs from minus to plus half its weight, ``context`` is for who names one.
 
     What each is worth: ``benchmarks.memory.ranking_terms``.
     """
