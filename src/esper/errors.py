@@ -11,6 +11,7 @@ EsperError
 ├── DataError                 a table or a task that cannot be trained on
 ├── EmbeddingError            embeddings that do not come, or are none
 ├── RunError                  a run folder that cannot be read or written
+├── TransferError             a file that cannot be imported into the memory
 └── SettingsError             an environment variable that does not parse
 """
 
@@ -63,6 +64,10 @@ class EpisodeError(EsperError, ValueError):
 
 class EmbeddingError(EsperError):
     """A provider of embeddings that does not answer in time, or answers with something else; recall goes on by words."""
+
+
+class TransferError(EsperError, ValueError):
+    """A file that cannot be imported into the memory; its bad lines are named, and nothing of it was taken."""
 
 
 class RunError(EsperError):

@@ -9,17 +9,16 @@ import msgspec
 
 from esper.errors import EpisodeError
 from esper.memory.completion import Completion, Learning, settle
-from esper.memory.identity import Clock, day_of, new_id
+from esper.memory.identity import Clock, new_id
 from esper.memory.learning.choices import choice_signature, decision_signature
+from esper.memory.noting import words_of_note
 from esper.memory.recall.advise import Advice, advise
 from esper.memory.recall.answers import Recalled
-from esper.memory.recall.ranking import NUM_NEARBY, nearby
 from esper.memory.recall.search import Asked, Scoring, Search
-from esper.memory.recall.words import date_words
 from esper.memory.recording import Recording, Taken, write_entries
 from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Tally, Value
 from esper.memory.redaction import Redactor
-from esper.memory.stores.store import Experience, Filter, SearchText, Store
+from esper.memory.stores.store import Experience, Filter, Store
 from esper.memory.writing import Writer
 
 if TYPE_CHECKING:
@@ -121,14 +120,7 @@ class MemoryJournal:
             tally=Tally(touched=now),
         )
         with self.store.transaction():
-            previous = self.store.items.thread(namespace, thread, NUM_NEARBY) if thread else []
-            words = SearchText(
-                title=told.title,
-                detail=told.text,
-                context=" ".join([*map(str, told.context.values()), *tags, date_words(day_of(now))]),
-                nearby=nearby([f"{one.lesson.title} {one.lesson.text}".strip() for one in previous]),
-            )
-            self.store.items.add([(item, words)])
+            self.store.items.add([(item, words_of_note(self.store, item, tags))])
             self.store.catalogue.tag(item.id, tags)
             self.store.touch(namespace)
         return item

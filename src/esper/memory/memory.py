@@ -28,6 +28,8 @@ from esper.memory.relations import Relations
 from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, Store
 from esper.memory.tags import Tags
+from esper.memory.transfer.importing import Importing
+from esper.memory.transfer.transfer import Transfer
 from esper.memory.upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -67,6 +69,8 @@ class Memory:
         self.relations = Relations(self.store, clock)
         self.checkpoints = Checkpoints(self.store, clock)
         self.upkeep = Upkeep(self.store, clock, namespace, self._journal.flush)
+        importing = Importing(self.store, clock, namespace, self._journal.redact, told.learning)
+        self.transfer = Transfer(self.store, namespace, importing, self._journal.flush)
         self._guide = Guide(self.store, clock)
         self._forgetting = Forgetting(self.store, clock, told.learning.min_episodes)
         self._close = weakref.finalize(self, self._journal.close)

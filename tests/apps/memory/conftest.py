@@ -21,7 +21,7 @@ class Shell:
 
     def run(self, *arguments, given=""):
         self._monkeypatch.setattr(sys, "argv", ["esper", "memory", *map(str, arguments)])
-        self._monkeypatch.setattr(sys, "stdin", io.StringIO(given))
+        self._monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given.encode())))
         with pytest.raises(SystemExit) as caught:
             cli.main()
         return (caught.value.code or 0, *self._capsys.readouterr())
