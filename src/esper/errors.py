@@ -9,6 +9,7 @@ EsperError
 ├── SiteError                 a place in the network that cannot be grown
 ├── CheckpointError           a missing, damaged or foreign checkpoint
 ├── DataError                 a table or a task that cannot be trained on
+├── AnalysisError             a series that is too short to conclude anything from
 ├── EmbeddingError            embeddings that do not come, or are none
 ├── RunError                  a run folder that cannot be read or written
 ├── TransferError             a file that cannot be imported into the memory
@@ -64,6 +65,10 @@ class EpisodeError(EsperError, ValueError):
 
 class EmbeddingError(EsperError):
     """A provider of embeddings that does not answer in time, or answers with something else; recall goes on by words."""
+
+
+class AnalysisError(EsperError, ValueError):
+    """A series that is too short to conclude anything from, or a question that it cannot answer."""
 
 
 class TransferError(EsperError, ValueError):
