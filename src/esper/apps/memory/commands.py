@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from esper.apps.memory import catalogue, episodes, patterns, recalling, serving, transfer, upkeep
+from esper.apps.memory import analysing, catalogue, episodes, patterns, recalling, serving, transfer, upkeep
 from esper.apps.memory.opened import Place
 from esper.apps.terminal import Context, Option, Typer
 
@@ -44,5 +44,5 @@ def place(
 
 
 app.add_typer(episodes.group, name="episode")
-for part in (recalling, patterns, catalogue, upkeep, transfer, serving):
+for part in (recalling, patterns, catalogue, upkeep, analysing, transfer, serving):
     part.add_to(app)
