@@ -42,6 +42,8 @@ def export(
 ) -> None:
     """Write the namespace as JSON lines: episodes with their steps, notes, patterns, what was shown and used.
 
+    A file appears only when it is complete.
+
     [bold]Example[/bold]
 
     esper memory export | gzip > memory.jsonl.gz
@@ -51,9 +53,11 @@ def export(
             for line in memory.transfer.export():
                 echo(line, nl=False)
             return
+        partial = target.with_name(f"{target.name}.partial")
         try:
-            with target.open("wb") as file:
+            with partial.open("wb") as file:
                 file.writelines(memory.transfer.export())
+            partial.replace(target)
         except OSError as error:
             raise TransferError(f"cannot write {target}: {error.strerror}") from error
     echo(f"wrote {target}", err=True)

@@ -113,11 +113,12 @@ def test_patterns_playbook_and_recommendations_come_of_episodes(memory):
         assert (await agent("playbook", task_type="bugfix"))["steps"] == []
         episodes = {(await agent.solve())["episode"] for _ in range(3)}
         found = (await agent("patterns", kind="sequence"))["patterns"]
-        assert [one["actions"] for one in found] == [["pytest", "editor"]]
+        assert {one["pattern"] for one in found} == {"sequence"}
+        assert found[0]["actions"][-1].startswith("editor")
         proof = await agent("explain", item=found[0]["item"])
         assert {one["episode"] for one in proof["evidence"]} == episodes
         guide = await agent("playbook", task_type="bugfix", domain="ci")
-        assert guide["steps"] == ["pytest", "editor"]
+        assert guide["steps"][-1].startswith("editor")
         choice = await agent(
             "recommend", actions=["editor", "prayer"], context={"domain": "ci"}, after="pytest failed"
         )
@@ -157,6 +158,8 @@ def test_errors_on_purpose_reach_the_agent_in_their_own_words(memory):
         assert "not in context" in await agent.refused(
             "start_episode", task="x", context={"namespace": "other"}
         )
+        again = (await agent("start_episode", task="x"))["episode"]
+        assert "leave out" in await agent.refused("recall", query="x", episode=again, kind="note")
         assert "there is no item" in await agent.refused("explain", item="x")
         assert "verified" in await agent.refused(
             "complete_episode", episode=done["episode"], ending="success", verified=2

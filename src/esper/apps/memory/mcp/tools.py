@@ -146,6 +146,8 @@ class Tools:
         Inside an episode its own situation counts, and complete_episode can name what was used; else tell feedback.
         """
         if episode is not None:
+            if kind or tags or task_type or domain:
+                raise EpisodeError("an episode brings its own situation: leave out kind, tags, task_type and domain")
             found = self._memory.resume(episode).recall(query, k=k)
         else:
             filter = Filter(
