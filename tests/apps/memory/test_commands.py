@@ -154,7 +154,8 @@ def test_an_open_episode_brings_its_own_situation(shell):
 
 
 def test_a_note_is_recalled(shell):
-    id = shell("note", "the deploy key rotates on Mondays", "--tag", "ops")
+    id = shell("note", "the deploy key rotates on Mondays", "--title", "keys", "--tag", "ops")
+    assert shell.json("recall", "keys")["answers"][0]["item"]["lesson"]["title"] == "keys"
     assert shell.json("recall", "when does the deploy key rotate")["answers"][0]["id"] == id
     assert shell.json("recall", "deploy", "--tag", "web")["answers"] == []
 

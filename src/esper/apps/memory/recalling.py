@@ -168,6 +168,7 @@ def note(
     context: Context,
     text: Annotated[str, Argument(help="what to remember; - reads standard input")],
     *,
+    title: Annotated[str, Option(help="its subject, or who said it")] = "",
     tag: Tags = None,
     thread: Annotated[str, Option(help="a conversation or run that it belongs to")] = "",
     situation: Features = None,
@@ -176,5 +177,7 @@ def note(
     """Remember a text; it is recalled like everything else. Prints its id."""
     about: dict[str, Any] = {**features(situation)}
     with opened(context) as memory:
-        item = memory.note(told(text), tags=tag or (), thread=thread, namespace=memory.namespace, **about)
+        item = memory.note(
+            told(text), title=title, tags=tag or (), thread=thread, namespace=memory.namespace, **about
+        )
     return print_json(whole(item)) if as_json else echo(item.id)

@@ -147,7 +147,9 @@ class Tools:
         """
         if episode is not None:
             if kind or tags or task_type or domain:
-                raise EpisodeError("an episode brings its own situation: leave out kind, tags, task_type and domain")
+                raise EpisodeError(
+                    "an episode brings its own situation: leave out kind, tags, task_type and domain"
+                )
             found = self._memory.resume(episode).recall(query, k=k)
         else:
             filter = Filter(
@@ -254,12 +256,15 @@ class Tools:
     def note(
         self,
         text: Annotated[str, Field(min_length=1)],
+        title: Annotated[str, Field(description="its subject, or who said it")] = "",
         tags: list[str] | None = None,
         context: Situation | None = None,
     ) -> Remembered:
         """Remember a fact in a sentence or two. What was tried belongs into an episode, not here."""
         about: dict[str, Any] = {**_features(context)}
-        item = self._memory.note(text, tags=tags or (), namespace=self._memory.namespace, **about)
+        item = self._memory.note(
+            text, title=title, tags=tags or (), namespace=self._memory.namespace, **about
+        )
         return Remembered(item=item.id)
 
     def stats(self) -> Figures:
