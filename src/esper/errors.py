@@ -64,7 +64,7 @@ class EpisodeError(EsperError, ValueError):
 
 
 class EmbeddingError(EsperError):
-    """A provider of embeddings that does not answer in time, or answers with something else; recall goes on by words."""
+    """A provider of embeddings that does not answer in time, or not as asked; recall goes on by words."""
 
 
 class AnalysisError(EsperError, ValueError):
