@@ -9,6 +9,8 @@ from esper.memory import Memory, Options
 from esper.memory.records import Outcome, Step
 from esper.memory.stores.store import Filter
 
+WAY = ("sequence", "pytest: run the suite", "editor: freeze the clock", "pytest: run the suite")
+
 
 def fix(memory, *, works=True, task="fix the flaky test", **fields):
     with memory.episode(task, **({"domain": "ci", "language": "python"} | fields)) as episode:
@@ -173,7 +175,7 @@ def test_all_five_kinds_of_pattern_come_from_two_episodes_and_none_from_one(memo
 
 def test_a_third_episode_merges_into_the_patterns_and_adds_its_evidence(memory):
     told = [fix(memory), fix(memory, works=True), fix(memory, works=False)]
-    sequence = kinds(memory)["sequence", "pytest", "editor", "pytest"]
+    sequence = kinds(memory)[WAY]
     assert (sequence.tally.occurrences, sequence.tally.successes, sequence.tally.failures) == (3, 2.0, 1.0)
     evidence = memory.store.sightings.evidence(sequence.signature, 9)
     assert [seen.episode for seen in evidence] == [one.id for one in reversed(told)]
@@ -219,8 +221,12 @@ def test_only_what_was_shown_can_be_used(memory):
 def test_context_keeps_its_budget_and_tells_lessons_patterns_and_pitfalls(memory):
     for works in (True, True, False):
         fix(memory, works=works)
+    with memory.episode("fix the flaky test", domain="ci") as episode:
+        episode.step("shell", "delete the test", error="not allowed")
+        episode.fail()
     told = memory.context("flaky test", budget_tokens=300)
     assert "next time at once: editor: freeze the clock" in told.text
+    assert "shell: delete the test: not allowed" in told.text
     assert "What to avoid" in told.text
     for budget in (0, 10, 40, 100):
         assert memory.context("flaky test", budget_tokens=budget).num_tokens <= budget
@@ -264,11 +270,11 @@ def test_a_playbook_and_heuristics_come_of_what_worked(memory):
             episode.step("shell", "try again and again")
             episode.fail("no")
     book = memory.playbook(domain="ci")
-    assert book.steps == ("pytest", "editor", "pytest")
+    assert book.steps == ("pytest: run the suite", "editor: freeze the clock", "pytest: run the suite")
     assert len(book.evidence) == 3
-    best = {one.condition: one for one in memory.heuristics()}["after pytest failed"]
-    assert best.action == ("editor",)
-    assert best.rather_than == ("shell",)
+    best = {one.condition: one for one in memory.heuristics()}["after pytest failed with <number> failed"]
+    assert best.action == ("editor: freeze the clock",)
+    assert best.rather_than == ("shell: try again and again",)
     assert 0.4 < best.confidence <= 0.95
 
 
@@ -315,7 +321,7 @@ def test_a_forgotten_episode_takes_its_evidence_along(memory):
         episode.used(note.id)
         episode.fail()
     memory.forget(episode=first.id)
-    assert kinds(memory)["sequence", "pytest", "editor", "pytest"].tally.occurrences == 2
+    assert kinds(memory)[WAY].tally.occurrences == 2
     assert not memory.recall("zebra").relevant
     memory.forget(episode=episode.id)
     assert memory.store.items.get([note.id])[note.id].tally.failures == 0
@@ -342,7 +348,7 @@ def test_retention_keeps_the_only_evidence_of_a_pattern(memory, clock):
     swept = memory.retain(older_than=50)
     assert set(swept.kept) == set(told[-2:])
     assert set(swept.erased) == {*told[:3], lone.id}
-    assert kinds(memory)["sequence", "pytest", "editor", "pytest"].tally.occurrences == 2
+    assert kinds(memory)[WAY].tally.occurrences == 2
 
 
 def test_what_is_shown_and_never_used_retires_and_comes_back(memory):

@@ -13,8 +13,9 @@ import msgspec
 from esper.errors import EpisodeError
 from esper.memory.identity import day_of
 from esper.memory.learning.credit import credit
-from esper.memory.learning.induce import MIN_EPISODES, context_words, induce
+from esper.memory.learning.induce import MIN_EPISODES, induce
 from esper.memory.learning.merge import used
+from esper.memory.learning.patterns import context_words
 from esper.memory.learning.reflection import Reflect, reflect
 from esper.memory.learning.score import score
 from esper.memory.recall.ranking import NUM_NEARBY, nearby

@@ -10,8 +10,9 @@ import msgspec
 from esper.errors import EpisodeError
 from esper.memory.completion import LEARNED_STEPS
 from esper.memory.identity import Clock
-from esper.memory.learning.induce import relearn, unlearn_habits
 from esper.memory.learning.merge import DAY, used
+from esper.memory.learning.places import unlearn
+from esper.memory.learning.relearn import relearn
 from esper.memory.records import Item, Tally
 from esper.memory.stores.store import Filter, Store
 
@@ -57,7 +58,7 @@ class Forgetting:
             relied_on = self._store.exposures.of_episode(id)
             if found.state == "completed":
                 steps = tuple(self._store.episodes.tail(id, LEARNED_STEPS))
-                unlearn_habits(self._store, msgspec.structs.replace(found, steps=steps))
+                unlearn(self._store, msgspec.structs.replace(found, steps=steps))
             self._store.episodes.forget([id])
             relearn(self._store, signatures, min_episodes=self._min_episodes)
             self._recount(relied_on)

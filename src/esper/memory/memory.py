@@ -192,7 +192,8 @@ class Memory:
     ) -> ContextPack:
         """Lessons, patterns and pitfalls for a prompt, within a budget of tokens (estimated at three bytes each)."""
         found = self.recall(task, k=_CONTEXT_ITEMS, task_type=task_type, domain=domain)
-        ids = [answer.id for answer in found if answer.item.kind == "episode"]
+        episodes = [answer for answer in found if answer.item.kind == "episode"]
+        ids = [id for answer in episodes for id in (answer.id, *answer.alike)]
         return pack(found.answers, self.get_many(ids, steps=False), budget_tokens, found.exposure)
 
     def advise(

@@ -111,7 +111,7 @@ def test_random_work_leaves_few_patterns_and_a_way_that_recurs_is_among_them(clo
                     told.step(dice.choice(TOOLS))
                 for tool in ("x", "y", "z") if number % 10 == 0 else ():
                     told.step(tool)
-                told.partial(0.5)
+                told.succeed()
         found = memory.patterns(Filter(namespace="default", patterns=("sequence",)), limit=1_000)
     ways = {item.lesson.actions: item.tally.occurrences for item in found}
     assert ways["x", "y", "z"] == 30

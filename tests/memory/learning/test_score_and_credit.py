@@ -58,7 +58,7 @@ def test_efficiency_is_neutral_before_five_similar_tasks_and_a_rank_after():
 
 
 def test_credit_is_handed_back_by_the_formula():
-    steps = (Step(number=1, error="bad"), Step(number=2), Step(number=3))
+    steps = (Step(number=1, tool="a", error="bad"), Step(number=2, tool="b"), Step(number=3, tool="b"))
     last = 1.0
     second = 0.5 * 1.0 + 0.5 * DISCOUNT * last
     assert credit(steps, 1.0) == (DISCOUNT * second, second, last)

@@ -9,7 +9,7 @@ from typing import Final
 
 from esper.memory.learning.decisions import after
 from esper.memory.learning.observation import Observation
-from esper.memory.learning.wording import runs, symbol
+from esper.memory.learning.wording import deed, runs, symbol
 from esper.memory.records import Episode, Step
 from esper.memory.stores.store import Support
 
@@ -29,6 +29,8 @@ MAX_NAMES: Final = 400
 _EPISODES: Final = "\x1fepisodes"
 _REWARD: Final = "\x1freward"
 _RUNS: Final = "\x1fruns"
+_DEEDS: Final = "\x1fdeeds"
+_BROKEN: Final = "\x1fbroken"
 _LEARNED: Final = frozenset({"sequence", "decision", "approach"})
 
 Habits = Mapping[str, float]
@@ -43,7 +45,21 @@ def habits_of(episode: Episode, reward: float) -> dict[str, float]:
         if before is None or before.error is not None or symbol(before) != symbol(step):
             counts[after(before)] += 1
         before = step
-    return {_EPISODES: 1.0, _REWARD: reward, _RUNS: total, **counts}
+    done = {deed(step) for step in episode.steps}
+    broken = len(done) - len({deed(step) for step in episode.steps if step.error is None})
+    ours = {_EPISODES: 1.0, _REWARD: reward, _RUNS: total, _DEEDS: float(len(done))}
+    return ours | ({_BROKEN: float(broken)} if broken else {}) | counts
+
+
+def outcomes(habits: Habits) -> tuple[float, float]:
+    """The number of episodes and the sum of their rewards."""
+    return habits.get(_EPISODES, 0.0), habits.get(_REWARD, 0.0)
+
+
+def unbroken(habits: Habits) -> tuple[float, float]:
+    """The number of deeds, once an episode each, and of those that ran without error at least once."""
+    deeds = habits.get(_DEEDS, 0.0)
+    return deeds, deeds - habits.get(_BROKEN, 0.0)
 
 
 def added(habits: Habits, more: Habits, *, sign: float = 1.0) -> dict[str, float]:
@@ -62,7 +78,7 @@ def is_pattern(one: Observation, support: Support, habits: Habits, *, there: boo
     """
     if one.kind not in _LEARNED:
         return True
-    needed = max(min(LIFT * expected(one, habits), _usual(one, habits)), _floor(habits))
+    needed = max(min(LIFT * expected(one, habits), _usual(one, habits)), floor(habits))
     return support.seen >= needed * (KEEP if there else 1.0) or _splits(support, habits)
 
 
@@ -91,7 +107,7 @@ def expected(one: Observation, habits: Habits) -> float:
     return count
 
 
-def _floor(habits: Habits) -> float:
+def floor(habits: Habits) -> float:
     """Two among the first 32 episodes of a kind, then one more each time they double."""
     return math.log2(max(habits.get(_EPISODES, 0.0), 16.0)) - 3.0
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from esper.memory.identity import signature_of
+from esper.memory.learning.wording import scope_of
 from esper.memory.records import Episode, Lesson, PatternKind
 
 MAX_OBSERVATIONS: Final = 24
@@ -16,8 +17,9 @@ MAX_OBSERVATIONS: Final = 24
 class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Between steps ``first`` and ``last``: when ``condition``, then ``actions``, with this reward in [0, 1].
 
-    ``counter`` marks one that only speaks against a pattern that is there; it never begins one. ``previous`` is the
-    tool that ran without error just before, if any: it is not chosen twice in a row.
+    ``counter`` marks one that only speaks against a pattern that is there; it is not written down, since the choices of
+    an episode tell as much. ``exact`` actions say what the tools did. ``previous`` is the tool that ran without error
+    just before, if any: it is not chosen twice in a row.
     """
 
     kind: PatternKind
@@ -30,34 +32,44 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     instead: tuple[str, ...] = ()
     pitfall: str = ""
     counter: bool = False
+    exact: bool = False
     previous: str = ""
 
     def signature(self, namespace: str) -> int:
         """Equal for equal kind, scope, condition and actions within a namespace."""
         return signature_of(namespace, self.kind, self.scope, self.condition, *self.actions)
 
-    def lesson(self, episode: Episode) -> Lesson:
-        """The words of the pattern that this observation belongs to."""
-        return Lesson(
-            text=_WORDING[self.kind].format(
-                scope=f"In {self.scope}: " if self.scope else "",
-                condition=self.condition,
-                actions=" → ".join(self.actions),
-                pitfall=f": {self.pitfall}" if self.pitfall else "",
-                instead=f" Instead: {' → '.join(self.instead)}." if self.instead else "",
-            ),
+    def lesson(self, episode: Episode, pattern: PatternKind) -> Lesson:
+        """The words of the pattern of this kind that the observation belongs to."""
+        lesson = Lesson(
+            text="",
             condition=self.condition,
             actions=self.actions,
             instead=self.instead,
             pitfalls=(self.pitfall,) if self.pitfall else (),
             context=episode.situation,
         )
+        task_type, domain = (episode.task_type, episode.domain) if self.scope else ("", "")
+        return msgspec.structs.replace(lesson, text=worded(pattern, lesson, task_type, domain))
+
+
+def worded(pattern: PatternKind, lesson: Lesson, task_type: str, domain: str) -> str:
+    """A pattern in a sentence; ``task_type`` and ``domain`` say where it holds, empty for everywhere."""
+    scope = scope_of(task_type, domain)
+    return _WORDING[pattern].format(
+        scope=f"In {scope}: " if scope else "",
+        condition=lesson.condition,
+        when=f"{lesson.condition}: " if lesson.condition else "",
+        actions=" → ".join(lesson.actions),
+        pitfall=f": {lesson.pitfalls[0]}" if lesson.pitfalls else "",
+        instead=f" Instead: {' → '.join(lesson.instead)}." if lesson.instead else "",
+    )
 
 
 _WORDING: Final[dict[PatternKind, str]] = {
     "sequence": "{scope}{actions}",
-    "decision": "{condition}: {actions}",
-    "recovery": "When {condition}: {actions}",
+    "decision": "{scope}{condition}: {actions}",
+    "recovery": "{condition}: {actions}",
     "approach": "{scope}for {condition}: {actions}",
-    "antipattern": "{scope}avoid {actions}{pitfall}.{instead}",
+    "antipattern": "{scope}{when}avoid {actions}{pitfall}.{instead}",
 }

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from esper.memory.learning.observation import Observation
-from esper.memory.learning.wording import deed, error_signature, in_order
+from esper.memory.learning.wording import deed, failing, in_order
 from esper.memory.records import Episode, Step
 
 WINDOW: Final = 8
@@ -25,7 +25,7 @@ def recoveries(episode: Episode, reward: float) -> Iterator[Observation]:
             steps, cured = cure
             yield Observation(
                 kind="recovery",
-                condition=error_signature(step.error),
+                condition=failing(step),
                 actions=steps,
                 first=step.number,
                 last=min(step.number + WINDOW, episode.steps[-1].number),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from esper.memory.learning.blame import blamed
 from esper.memory.learning.recoveries import attempt
 from esper.memory.learning.wording import deed, in_order
 from esper.memory.records import Episode, Outcome, Reflection, Step
@@ -13,18 +14,23 @@ Reflect = Callable[[Episode, Outcome], Reflection]
 """May replace :func:`reflect`; it is given the ended episode with its steps and credit."""
 
 LINES: Final = 5
+AGAIN: Final = "next time at once: "
+AVOID: Final = "do not repeat "
 _LENGTH: Final = 200
 
 
 def reflect(episode: Episode, outcome: Outcome) -> Reflection:
-    """At most five lines each; equal episodes give equal text. Cures and the steps of most credit come first."""
+    """At most five lines each; equal episodes give equal text. Cures and the steps of most credit come first.
+
+    What failed is what made the difference: an error that was cured is no failure, and a check is none of its own.
+    """
     cures = in_order(_cures(episode.steps))
     failed = in_order(_failures(episode.steps, outcome))
     worked = in_order((*cures, *_best(episode))) if outcome.reward > 0.5 else cures
     return Reflection(
         worked=worked[:LINES],
         failed=failed[:LINES],
-        advice=in_order(_advice(cures, failed, outcome))[:LINES],
+        advice=in_order(_advice(episode.steps, cures, outcome))[:LINES],
     )
 
 
@@ -47,7 +53,10 @@ def _best(episode: Episode) -> list[str]:
 
 
 def _failures(steps: Sequence[Step], outcome: Outcome) -> list[str]:
-    lines = [f"{deed(step)}: {_short(step.error)}" for step in steps if step.error is not None]
+    lines = [
+        f"{deed(step)}: {_short(error)}" if own else f"{deed(step)} did not cure {_short(error)}"
+        for step, error, own in blamed(steps)
+    ]
     if outcome.ending in ("failure", "abstained") and outcome.reason:
         lines.insert(0, _short(outcome.reason))
     if outcome.verified is not None and outcome.verified < 0.5 < outcome.claimed:
@@ -55,10 +64,10 @@ def _failures(steps: Sequence[Step], outcome: Outcome) -> list[str]:
     return lines
 
 
-def _advice(cures: Sequence[str], failed: Sequence[str], outcome: Outcome) -> list[str]:
-    lines = [f"next time at once: {cure.partition(' cured ')[0]}" for cure in cures]
+def _advice(steps: Sequence[Step], cures: Sequence[str], outcome: Outcome) -> list[str]:
+    lines = [f"{AGAIN}{cure.partition(' cured ')[0]}" for cure in cures]
     if outcome.reward <= 0.5:
-        lines += [f"do not repeat {line}" for line in failed]
+        lines += [f"{AVOID}{deed(step)}" for step, _, _ in blamed(steps)]
     return lines or (["do the same again"] if outcome.reward > 0.5 else ["try another way"])
 
 

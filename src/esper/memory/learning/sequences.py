@@ -1,4 +1,4 @@
-"""Which tools followed each other, and which one was chosen after what. Knows one episode."""
+"""Which tools followed each other, and what they did. Knows one episode."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from esper.memory.learning.observation import Observation
-from esper.memory.learning.wording import runs, scope
+from esper.memory.learning.wording import Run, deed, runs, scope
 from esper.memory.records import Episode
 
 LENGTHS: Final = (3,)
@@ -15,18 +15,24 @@ LONGEST_RUN: Final = 12
 
 
 def sequences(episode: Episode, reward: float) -> Iterator[Observation]:
-    """Contiguous sub-sequences of three tools, and the whole run."""
-    found = runs(episode.steps)
-    lengths = {*LENGTHS, len(found)} if 2 <= len(found) <= LONGEST_RUN else {*LENGTHS}
+    """The whole run of tools and of tools with what they did, and contiguous sub-sequences of three tools."""
     kind = scope(episode)
-    for length in sorted(lengths, reverse=True):
+    found = runs(episode.steps)
+    for whole, exact in ((found, False), (runs(episode.steps, name=deed), True)):
+        if 2 <= len(whole) <= LONGEST_RUN:
+            yield _sequence(whole, kind, reward, exact=exact)
+    for length in LENGTHS:
         for start in range(len(found) - length + 1):
-            window = found[start : start + length]
-            yield Observation(
-                kind="sequence",
-                scope=kind,
-                actions=tuple(name for name, _, _ in window),
-                first=window[0][1],
-                last=window[-1][2],
-                reward=reward,
-            )
+            yield _sequence(found[start : start + length], kind, reward)
+
+
+def _sequence(window: list[Run], scope: str, reward: float, *, exact: bool = False) -> Observation:
+    return Observation(
+        kind="sequence",
+        scope=scope,
+        actions=tuple(name for name, _, _ in window),
+        first=window[0][1],
+        last=window[-1][2],
+        reward=reward,
+        exact=exact,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +40,11 @@ def error_signature(error: str) -> str:
     return normalised(line)
 
 
+def failing(step: Step) -> str:
+    """The condition in words after a step with an error: ``after pytest failed with <number> failed``."""
+    return f"after {symbol(step)} failed with {error_signature(step.error or '')}"
+
+
 def symbol(step: Step) -> str:
     """The name of a step in a sequence: its tool, else its action."""
     return step.tool or normalised(step.action, words=3) or "step"
@@ -56,21 +61,30 @@ def _deed(tool: str, action: str) -> str:
     return f"{tool}: {words}" if tool and words else tool or words or "step"
 
 
-def runs(steps: Sequence[Step]) -> list[tuple[str, int, int]]:
-    """Symbols with the numbers of their first and last step; the same symbol in a row counts once."""
-    found: list[tuple[str, int, int]] = []
+Run = tuple[str, int, int]
+"""A name with the numbers of its first and last step."""
+
+
+def runs(steps: Sequence[Step], *, name: Callable[[Step], str] = symbol) -> list[Run]:
+    """The steps by name; the same name in a row counts once."""
+    found: list[Run] = []
     for step in steps:
-        name = symbol(step)
-        if found and found[-1][0] == name:
-            found[-1] = (name, found[-1][1], step.number)
+        word = name(step)
+        if found and found[-1][0] == word:
+            found[-1] = (word, found[-1][1], step.number)
         else:
-            found.append((name, step.number, step.number))
+            found.append((word, step.number, step.number))
     return found
 
 
 def scope(episode: Episode) -> str:
     """The kind of task: ``type in domain``, or as much as is known."""
-    return " in ".join(part for part in (episode.task_type, episode.domain) if part)
+    return scope_of(episode.task_type, episode.domain)
+
+
+def scope_of(task_type: str, domain: str) -> str:
+    """The kind of task by its two names, either of which may be empty."""
+    return " in ".join(part for part in (task_type, domain) if part)
 
 
 def in_order(names: Iterable[str]) -> tuple[str, ...]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from esper.memory.recall.answers import Answer
+from esper.memory.recall.context_lessons import lessons, pitfalls, told_of
+from esper.memory.recall.context_lines import Line
+from esper.memory.recall.context_patterns import patterns
 from esper.memory.records import Episode
 
 LESSONS: Final = "Lessons from before"
@@ -24,12 +27,6 @@ class ContextPack(msgspec.Struct, frozen=True):
     exposure: str
 
 
-class _Line(msgspec.Struct, frozen=True):
-    section: str
-    text: str
-    item: str
-
-
 def num_tokens(text: str) -> int:
     """An estimate from above for English: a token for every three bytes, rounded up."""
     return -(-len(text.encode()) // 3)
@@ -38,41 +35,34 @@ def num_tokens(text: str) -> int:
 def pack(
     answers: Sequence[Answer], episodes: Mapping[str, Episode], budget: int, exposure: str
 ) -> ContextPack:
-    """The lines of the best answers that fit, in sections; no line is cut. Empty when nothing fits."""
-    chosen: list[_Line] = []
-    for line in _distinct(answers, episodes):
+    """The lines of the best answers that fit, in sections; no line is cut. Empty when nothing fits.
+
+    Episodes of one task make one line, patterns of one place another; nothing is advised in one line and warned of in
+    another.
+    """
+    chosen: list[Line] = []
+    for line in _ranked(answers, episodes):
         if num_tokens(_text([*chosen, line])) <= budget:
             chosen.append(line)
     text = _text(chosen)
-    return ContextPack(text, num_tokens(text), tuple(dict.fromkeys(line.item for line in chosen)), exposure)
+    items = dict.fromkeys(item for line in chosen for item in line.items)
+    return ContextPack(text, num_tokens(text), tuple(items), exposure)
 
 
-def _distinct(answers: Sequence[Answer], episodes: Mapping[str, Episode]) -> Iterator[_Line]:
-    met: set[str] = set()
-    for answer in answers:
-        for line in _lines(answer, episodes.get(answer.id)):
-            if line.text not in met:
-                met.add(line.text)
-                yield line
+def _ranked(answers: Sequence[Answer], episodes: Mapping[str, Episode]) -> list[Line]:
+    found, hopeful, harmful = patterns(answers, worked=PATTERNS, avoid=PITFALLS)
+    tasks = told_of(answers, episodes, hopeful=hopeful, harmful=harmful)
+    notes = [
+        Line(LESSONS, answer.text, (answer.id,), place)
+        for place, answer in enumerate(answers)
+        if answer.item.kind not in ("episode", "pattern")
+    ]
+    lines = [*notes, *found, *lessons(tasks, section=LESSONS), *pitfalls(tasks, section=PITFALLS)]
+    distinct = {line.text: line for line in sorted(lines, key=lambda line: -line.place)}
+    return sorted(distinct.values(), key=lambda line: line.place)
 
 
-def _lines(answer: Answer, episode: Episode | None) -> Iterator[_Line]:
-    if episode is None:
-        warning = answer.item.pattern == "antipattern"
-        section = PITFALLS if warning else PATTERNS if answer.item.kind == "pattern" else LESSONS
-        yield _Line(section, answer.text, answer.id)
-        return
-    told = episode.reflection
-    ending = episode.outcome.ending if episode.outcome else episode.state
-    advice = "; ".join(told.advice) if told else ""
-    yield _Line(
-        LESSONS, f"{episode.task} ({ending}): {advice}" if advice else f"{episode.task} ({ending})", answer.id
-    )
-    for failure in told.failed if told else ():
-        yield _Line(PITFALLS, failure, answer.id)
-
-
-def _text(lines: Sequence[_Line]) -> str:
+def _text(lines: Sequence[Line]) -> str:
     parts = []
     for section in (LESSONS, PATTERNS, PITFALLS):
         found = [f"- {line.text}" for line in lines if line.section == section]

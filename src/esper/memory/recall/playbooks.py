@@ -65,8 +65,13 @@ class Guide:
         ]
         if not ways:
             return None
-        best = max(ways, key=lambda item: (self._trust(item).lower, len(item.lesson.actions), item.id))
+        best = max(ways, key=self._worth)
         return self._playbook(best, found)
+
+    def _worth(self, item: Item) -> tuple[float, int, int, str]:
+        """Trust, then the number of steps, then how exactly they say what is done."""
+        steps = item.lesson.actions
+        return self._trust(item).lower, len(steps), sum(map(len, steps)), item.id
 
     def _playbook(self, best: Item, found: Sequence[Item]) -> Playbook:
         assert best.signature is not None
@@ -86,10 +91,11 @@ class Guide:
         """Decisions that did better than the others under their condition, and recoveries that cure, by confidence."""
         decisions = self._patterns(namespace, "decision")
         rivals: dict[str, list[Item]] = defaultdict(list)
-        for item in decisions:
+        for item in (*decisions, *self._patterns(namespace, "antipattern")):
             rivals[item.lesson.condition].append(item)
         told = [self._heuristic(item, rivals[item.lesson.condition]) for item in decisions]
-        told += [self._heuristic(item, ()) for item in self._patterns(namespace, "recovery")]
+        cures = self._patterns(namespace, "recovery")
+        told += [self._heuristic(item, rivals[item.lesson.condition]) for item in cures]
         good = [one for one in told if one is not None]
         return sorted(good, key=lambda one: (-one.confidence, one.item))[:limit]
 
@@ -100,9 +106,9 @@ class Guide:
     def _heuristic(self, item: Item, rivals: Sequence[Item]) -> Heuristic | None:
         """``None`` unless it works more often than not, and better than at least one rival where there are any."""
         belief = self._trust(item)
-        worse = [rival for rival in rivals if self._trust(rival).mean < belief.lower]
-        alone = len(rivals) <= 1 and item.pattern == "recovery"
-        if item.tally.occurrences < MIN_EPISODES or belief.mean <= 0.5 or not (worse or alone):
+        worse = [rival for rival in rivals if self._works(rival) < belief.lower]
+        cures = item.pattern == "recovery"
+        if item.tally.occurrences < MIN_EPISODES or belief.mean <= 0.5 or not (worse or cures):
             return None
         low, high = CONFIDENCE
         return Heuristic(
@@ -112,6 +118,11 @@ class Guide:
             item=item.id,
             rather_than=tuple(" → ".join(rival.lesson.actions) for rival in worse),
         )
+
+    def _works(self, item: Item) -> float:
+        """The mean chance that its actions work: those that it warns of seldom do."""
+        mean = self._trust(item).mean
+        return 1.0 - mean if item.pattern == "antipattern" else mean
 
     def _trust(self, item: Item) -> Trust:
         return trust(item.tally, self._clock())

@@ -181,6 +181,10 @@ class Items(Protocol):
         """The tallies of the patterns with these signatures."""
         ...
 
+    def warnings(self, signatures: Sequence[int]) -> set[int]:
+        """Those of these signatures that are anti-patterns."""
+        ...
+
     def thread(self, namespace: str, thread: str, limit: int) -> list[Item]:
         """The last ``limit`` items of a thread, oldest first."""
         ...

@@ -90,6 +90,13 @@ class SqlItems:
         sql = f"SELECT signature, {_TALLY} FROM item WHERE signature IN ({marks(signatures)})"
         return {row[0]: Tally(*row[1:]) for row in self._connection.rows(sql, tuple(signatures))}
 
+    def warnings(self, signatures: Sequence[int]) -> set[int]:
+        """Those of these signatures that are anti-patterns."""
+        sql = (
+            f"SELECT signature FROM item WHERE signature IN ({marks(signatures)}) AND pattern = 'antipattern'"
+        )
+        return {row[0] for row in self._connection.rows(sql, tuple(signatures))}
+
     def thread(self, namespace: str, thread: str, limit: int) -> list[Item]:
         """The last ``limit`` items of a thread, oldest first."""
         sql = f"SELECT {_COLUMNS} FROM item WHERE {_THREAD}"

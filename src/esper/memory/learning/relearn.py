@@ -1,0 +1,47 @@
+"""Patterns counted anew from what is left when an episode is forgotten. Knows the store by its Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from esper.memory.learning.induce import MIN_EPISODES, observe
+from esper.memory.learning.observation import worded
+from esper.memory.learning.patterns import num_clean, recounted, words_of
+from esper.memory.records import Item
+from esper.memory.stores.store import Store
+
+
+def relearn(store: Store, signatures: Sequence[int], *, min_episodes: int = MIN_EPISODES) -> None:
+    """Count patterns anew from the evidence that is left, in the words of an episode that is left.
+
+    Those without enough evidence are erased.
+    """
+    if not signatures:
+        return
+    left = store.sightings.counts(signatures)
+    for signature, item in store.items.signed(signatures).items():
+        if left.get(signature, 0) < min_episodes or not _told_again(store, item, left[signature]):
+            store.items.forget([item.id])
+
+
+def _told_again(store: Store, item: Item, num_seen: int) -> bool:
+    """Count a pattern and write it in the words of its latest evidence; false if that shows it no more."""
+    assert item.signature is not None
+    assert item.pattern is not None
+    latest = store.sightings.evidence(item.signature, 1)[0].episode
+    episode = store.episodes.get([latest])[latest]
+    one = observe(episode, episode.outcome.reward if episode.outcome else 0.0).get(item.signature)
+    if one is None:
+        return False
+    lesson = one.lesson(episode, item.pattern)
+    if item.lesson.instead:
+        lesson = msgspec.structs.replace(lesson, instead=item.lesson.instead)
+        lesson = msgspec.structs.replace(
+            lesson, text=worded(item.pattern, lesson, item.task_type, item.domain)
+        )
+    clean = num_clean(store, episode, one, num_seen) if one.kind == "antipattern" else 0
+    store.items.update({item.id: recounted(store, item, clean=clean)})
+    store.items.rewrite(msgspec.structs.replace(item, lesson=lesson), words_of(episode, lesson.text))
+    return True
