@@ -154,13 +154,17 @@ def restore(backup: Path, target: Path) -> None:
 
 
 def _refuse_damaged(copy: Path, backup: Path) -> None:
-    store = SqliteStore(copy)
+    """Opening the copy, not the backup, leaves the backup as it is: an older one is migrated on opening."""
     try:
-        problems = store.check()
-    finally:
-        store.close()
+        store = SqliteStore(copy)
+        try:
+            problems = store.check()
+        finally:
+            store.close()
+    except MemoryStoreError as error:
+        raise MemoryStoreError(f"{backup} cannot be restored, take another backup: {error}") from error
     if problems:
-        raise MemoryStoreError(f"{backup} is damaged: {problems[0]}; take another backup")
+        raise MemoryStoreError(f"{backup} is damaged, take another backup: {problems[0]}")
 
 
 def _move(source: Path, target: Path) -> None:

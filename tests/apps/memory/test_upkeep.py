@@ -32,13 +32,17 @@ def test_health_asks_the_database(shell, solve):
     assert "all is well" in shell("health")
 
 
-def test_health_tells_of_a_damaged_file(shell, solve, tmp_path):
-    for _ in range(3):
-        solve()
-    file = tmp_path / ".esper" / "memory.db"
+def spoil(file):
+    """Overwrite the middle of a database."""
     content = bytearray(file.read_bytes())
     content[8 * 4096 : 20 * 4096] = b"\x5a" * (12 * 4096)
     file.write_bytes(content)
+
+
+def test_health_tells_of_a_damaged_file(shell, solve, tmp_path):
+    for _ in range(3):
+        solve()
+    spoil(tmp_path / ".esper" / "memory.db")
     code, out, _ = shell.run("health", "--json")
     assert code == 1
     assert '"ok": false' in out
@@ -114,6 +118,15 @@ def test_a_file_that_is_no_backup_changes_nothing(shell, solve, tmp_path):
     assert "error:" in shell.refused("restore", tmp_path / "missing.db", "--yes")
     assert shell.json("episode", "view", "latest")["id"] == id
     assert "no file" in shell.refused("--at", "postgresql://x/y", "restore", tmp_path / "text.db", "--yes")
+
+
+def test_a_damaged_backup_is_not_restored(shell, solve, tmp_path):
+    id = solve()
+    shell("backup", tmp_path / "copy.db")
+    spoil(tmp_path / "copy.db")
+    assert "take another backup" in shell.refused("restore", tmp_path / "copy.db", "--yes")
+    assert shell.json("episode", "view", "latest")["id"] == id
+    assert [path.name for path in (tmp_path / ".esper").iterdir()] == ["memory.db"]
 
 
 def test_vacuum_takes_erased_words_out_of_the_file(shell, tmp_path):

@@ -8,7 +8,9 @@ import msgspec
 import pytest
 
 from esper.errors import TransferError
-from esper.memory import Memory
+from esper.memory import Memory, Options
+from esper.memory.completion import Learning
+from esper.memory.records import Reflection
 from esper.memory.stores.store import Filter
 
 
@@ -83,6 +85,15 @@ def test_what_came_back_is_recalled_and_trusted_alike(memory, other):
     known = {"task_type": "bugfix", "domain": "ci"}
     before, after = (one.playbook(**known) for one in (memory, other))
     assert (after and after.steps) == (before and before.steps)
+
+
+def test_a_reflection_stays_as_it_was_written(tmp_path, clock, other):
+    learning = Learning(reflect=lambda episode, _: Reflection(advice=(f"mind {episode.task}",)))
+    with Memory(tmp_path / "told.db", clock=clock, options=Options(learning=learning)) as told:
+        with told.episode("the gap") as episode:
+            episode.step("train", "leave")
+        other.transfer.load(b"".join(told.transfer.export()))
+    assert other.get(episode.id).reflection.advice == ("mind the gap",)
 
 
 def test_a_second_import_changes_nothing(memory, other):
