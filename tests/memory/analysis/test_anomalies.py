@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from esper.memory.analysis.anomalies import _core, _within, anomalies
+from esper.memory.analysis.anomalies import _core, _noise, _within, anomalies
 
 
 def test_two_wild_values_among_a_hundred_are_found(make_series):
@@ -44,6 +45,13 @@ def test_a_short_or_constant_series_has_none(make_series):
     assert anomalies(make_series([])) == []
     assert anomalies(make_series([1, 2, 300, 4])) == []
     assert anomalies(make_series([3.0] * 30)) == []
+
+
+def test_the_reach_is_in_standard_deviations_of_the_noise():
+    chance = random.Random(2)
+    values = [chance.gauss(0, 7) for _ in range(4_000)]
+    assert _noise(values) == pytest.approx(7, rel=0.05)
+    assert _noise([value + place for place, value in enumerate(values)]) == pytest.approx(7, rel=0.05)
 
 
 def test_without_any_cluster_there_is_no_distance(make_series):

@@ -78,6 +78,7 @@ def test_a_day_is_the_mean_of_its_episodes_and_an_empty_day_has_no_point(memory,
 def test_other_task_types_and_namespaces_and_open_episodes_are_left_out(memory, solve):
     solve(), solve(task_type="docs", seconds=9)
     memory.episode("left open", task_type="bugfix")
+    memory.episode("given up", task_type="bugfix").abandon()
     with memory.episode("elsewhere", namespace="other", task_type="bugfix") as episode:
         episode.succeed()
     assert series(memory, "latency", task_type="bugfix").values == [1.0]
