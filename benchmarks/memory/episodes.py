@@ -17,6 +17,7 @@ from benchmarks.memory.replay import Run, found, read_runs, record, shuffled
 from benchmarks.table import Table, publish
 from esper.memory import Memory
 from esper.memory.learning.induce import KINDS, observe
+from esper.memory.learning.patterns import towards
 from esper.memory.learning.recoveries import recoveries
 from esper.memory.records import Episode, Item, PatternKind
 from esper.memory.stores.store import Filter
@@ -74,7 +75,11 @@ def held(patterns: Sequence[Item], episodes: Sequence[Episode]) -> list[Held]:
         for signature, observation in observe(episode, episode.outcome.reward).items():
             shown.setdefault(signature, []).append(observation.reward)
     return [
-        Held(item.pattern, _told(item), tuple(shown.get(item.signature, ())))
+        Held(
+            item.pattern,
+            _told(item),
+            tuple(towards(item.pattern, reward) for reward in shown.get(item.signature, ())),
+        )
         for item in patterns
         if item.pattern is not None and item.signature is not None
     ]

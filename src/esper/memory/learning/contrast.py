@@ -18,6 +18,8 @@ KEEP: Final = 0.75
 """A pattern that is there stays while it has this share of what one needs to begin."""
 USUAL: Final = 0.6
 """The mean chance that the usual way works, where nothing can be compared: two of three, four of six."""
+NEVER: Final = 0.2
+"""The mean chance of a cure that is none, where nothing else was tried: none of three."""
 MOSTLY: Final = 0.75
 """The mean chance that a deed goes wrong which does so by itself: two of two, five of six."""
 
@@ -34,6 +36,8 @@ def verdict(
         return "antipattern" if _breaks(support, base, there=there) else None
     gap = ahead(support, base)
     if gap is None:
+        if one.kind == "recovery" and _mean(support) <= NEVER:
+            return "antipattern"
         usual = is_pattern(one, support, habits, there=there)
         return one.kind if usual and _mean(support) >= USUAL else None
     share = KEEP if there else 1.0
