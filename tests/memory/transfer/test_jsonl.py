@@ -72,6 +72,16 @@ def test_everything_comes_back(memory, other):
     assert records(other) == records(memory)
 
 
+@pytest.mark.parametrize("location", [":memory:", "postgresql"], indirect=True)
+def test_everything_moves_to_another_kind_of_store(memory, location, clock):
+    fill(memory)
+    with Memory(location, clock=clock) as moved:
+        moved.transfer.load(b"".join(memory.transfer.export()))
+        assert records(moved) == records(memory)
+        assert moved.upkeep.health().ok
+        assert [one.kind for one in moved.upkeep.audit()] == [one.kind for one in memory.upkeep.audit()]
+
+
 def _judged(recalled):
     return sorted((round(one.total, 6), one.text, one.trust.mean) for one in recalled)
 
