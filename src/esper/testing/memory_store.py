@@ -203,6 +203,13 @@ class ItemConformance:
         assert store.items.tallies([-7, 5]) == {-7: tally}
         assert store.items.get(["note-0001"])["note-0001"].tally == tally
 
+    def test_warnings_are_told_from_other_patterns(self, store: Store) -> None:
+        """By signature."""
+        warning = note(1, "fire", signature=-7)[0]
+        told = msgspec.structs.replace(warning, kind="pattern", pattern="antipattern")
+        store.items.add([(told, SearchText(title="fire")), note(2, "cake", signature=5)])
+        assert store.items.warnings([-7, 5, 9]) == {-7}
+
     def test_rewritten_words_are_found_and_old_ones_are_not(self, store: Store) -> None:
         """Lesson and index move together."""
         store.items.add([note(1, "cake")])

@@ -30,7 +30,8 @@ def verdict(
     """What sort of pattern this is by now, if any. ``base`` is all that was seen in its place, ``one`` included.
 
     Better than the rest, it is what it was observed as; worse, an anti-pattern, where there is a condition to warn in.
-    Where all ended alike, or nobody did otherwise, nothing can be compared: the usual way is a pattern if it works.
+    A cure was seen to cure: it need only do so mostly, and no worse than the rest. Where all ended alike, or nobody did
+    otherwise, nothing can be compared: the usual way is a pattern if it works.
     """
     if one.kind == "antipattern":
         return "antipattern" if _breaks(support, base, there=there) else None
@@ -40,6 +41,8 @@ def verdict(
             return "antipattern"
         usual = is_pattern(one, support, habits, there=there)
         return one.kind if usual and _mean(support) >= USUAL else None
+    if one.kind == "recovery" and gap >= 0 and _mean(support) >= USUAL:
+        return "recovery"
     share = KEEP if there else 1.0
     if abs(gap) < BAR * share or abs(gap) < _bar(habits) * share or support.seen < floor(habits) * share:
         return None
