@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from esper.memory import Memory
 from esper.memory.learning.contrast import ahead
+from esper.memory.records import Tally
 from esper.memory.stores.store import Filter, Support
 
 SECOND = 10**9
@@ -213,3 +214,24 @@ def test_ahead_is_the_same_from_both_sides(seen, others, data):
     one, other = ahead(Support(seen, won), base), ahead(Support(others, rest), base)
     assert (one is None) == (other is None)
     assert one is None or one == pytest.approx(-other, abs=1e-6)
+
+
+@pytest.mark.parametrize("clean_at", [0, 3, 6])
+def test_a_warning_counts_the_days_on_which_the_deed_worked(memory, clean_at):
+    for number in range(7):
+        with memory.episode("load") as episode:
+            episode.step("curl", "fetch", error=None if number == clean_at else "timed out")
+            episode.step("jq", "parse")
+            episode.succeed()
+    tally = patterns(memory)["antipattern", "curl: fetch"].tally
+    assert (tally.occurrences, tally.successes, tally.failures) == (7, 6.0, 1.0)
+
+
+def test_what_no_longer_works_is_not_told_as_what_has_worked(memory):
+    for _ in range(2):
+        mend(memory, "freeze the clock", works=True)
+    found = memory.patterns(limit=1_000)
+    assert section(memory.context(TASK).text, "What has worked")
+    memory.store.items.update({one.id: Tally(1.0, 4.0, 5, touched=one.tally.touched) for one in found})
+    memory.note("something new")
+    assert section(memory.context(TASK).text, "What has worked") == []
