@@ -2,8 +2,8 @@
 
 A random ReLU teacher (20-64-64-64-10) labels normal inputs; the student has three hidden layers and starts narrow
 somewhere, which costs each start 9 to 18 points against 32-32-32. At 3,000 parameters uniform nets lose 2.6 ± 0.5
-points to wide-first ones (64-16-16; four teachers, 6,000 steps). The teacher replaces one with a narrow layer of its
-own, on which two grown runs had missed the targets (see LOG.md); seeds 0 to 3 took part in choosing it.
+points to wide-first ones (64-16-16; four teachers, 6,000 steps, 16,000 rows). The teacher replaces one with a narrow
+layer of its own, on which two grown runs had missed the targets (see LOG.md); seeds 0 to 3 took part in choosing it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from esper import Budget, Grower, Judge, Recipe, Rules, blueprint, held_out
 from esper.blueprints import catalogue
 from esper.controller.rules import Pace
-from esper.events import Attached, Cut, Ended, Folded, Judged
+from esper.events import Attached, Cut, Ended, Folded, Judged, Refused
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Port
@@ -345,6 +345,17 @@ def test_an_unsettled_gain_is_refused_when_there_is_no_test_or_no_time_for_anoth
     loop.run(40)
     assert len(judgements(grower)) == 2
     assert kinds(grower)[-3:] == ["Judged", "Refused", "Ended"]
+
+
+def test_unsettled_gains_beyond_the_tests_that_are_left_are_refused_not_forgotten() -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=Doubtful(tests=3), controller=Script(num_trials=2))
+    loop.run(PACE.start + PACE.round)
+    first, second = judgements(grower)
+    refused = [event.candidate for event in grower.history if isinstance(event, Refused)]
+    assert refused == [second.candidate]
+    loop.run(PACE.trial)
+    assert [event.candidate for event in judgements(grower)[2:]] == [first.candidate]
 
 
 def test_a_settled_gain_is_attached_at_once() -> None:

@@ -78,13 +78,11 @@ class Try(Phase):
 
     def _look_again(self, verdicts: Mapping[Candidate, Verdict], host: Losses) -> Next | None:
         """Another trial for what may be a gain of speed alone, where there is time for one; the others are refused."""
-        trial, tally = self.work.setup.pace.trial, self.work.tally
-        possible = self.work.has_time(trial) and tally.tests < self.work.setup.judge.tests
-        unsettled = [c for c, verdict in verdicts.items() if verdict.unsettled and possible]
+        trial = self.work.setup.pace.trial
+        tests = self.work.setup.judge.tests - self.work.tally.tests if self.work.has_time(trial) else 0
+        unsettled = [c for c, verdict in verdicts.items() if verdict.unsettled][:tests]
         self._refuse(verdicts, [c for c in verdicts if c not in unsettled])
-        self._contenders = {
-            c: self._contenders[c] for c in unsettled[: self.work.setup.judge.tests - tally.tests]
-        }
+        self._contenders = {c: self._contenders[c] for c in unsettled}
         self._left, self._loss_before = trial, float(host.mean())
         return None if self._contenders else after_refusal(self.work)
 
