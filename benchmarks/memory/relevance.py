@@ -6,22 +6,18 @@ LoCoMo; only sets of one group are mixed.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from benchmarks.memory.beir import Part, read_parts
-from benchmarks.memory.command import command_of
+from benchmarks.memory.command import command_of, embedders_of, parser_of
 from benchmarks.memory.kept import KeptEmbedder
 from benchmarks.memory.rankers import Hybrid, Lexical
 from benchmarks.table import Table, publish
 from esper.memory.recall.embeddings import Embedder
-from esper.memory.recall.onnx_model import OnnxModel
-from esper.memory.recall.static_table import StaticTable
 
 KEPT = (0.99, 0.98, 0.95)
 STRIDE = 4
@@ -74,13 +70,10 @@ def rows(found: Sequence[Signal], name: str) -> list[list[str]]:
 
 def main() -> None:
     """Print what each threshold keeps and lets through."""
-    parser = argparse.ArgumentParser("python -m benchmarks.memory.relevance", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, action="append", default=[], help="folder of an ONNX model")
-    parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
+    parser = parser_of("relevance", __doc__)
     given = parser.parse_args()
     parts = read_parts(given.folder)
-    embedders: list[Embedder] = [StaticTable.installed(), *map(OnnxModel, given.model)]
+    embedders = embedders_of(given.model)
     cells = [row for one in embedders for row in rows(signals(parts, KeptEmbedder(one)), one.name)]
     columns = ["group: signal", "answerable kept", "threshold", "unanswerable let through"]
     title = "When nothing is relevant: questions put to the wrong conversation"

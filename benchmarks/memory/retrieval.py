@@ -7,23 +7,19 @@ with the static table.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import msgspec
 
 from benchmarks.memory.beir import Document, Part, read_parts
-from benchmarks.memory.command import command_of
+from benchmarks.memory.command import command_of, embedders_of, parser_of
 from benchmarks.memory.kept import KeptEmbedder
 from benchmarks.memory.measures import MEASURES, Measured, interval, mean, measure
 from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25, Ranker, WordOverlap
 from benchmarks.table import Table, publish
 from esper.memory.recall.embeddings import Embedder
-from esper.memory.recall.onnx_model import OnnxModel
-from esper.memory.recall.static_table import StaticTable
 
 COLUMNS = ("R@1", "R@5", "R@10", "nDCG@10", "MRR")
 Maker = Callable[[Sequence[Document]], Ranker]
@@ -97,15 +93,10 @@ def _figures(measured: list[Measured]) -> list[str]:
 
 def main() -> None:
     """Rank every set below the folder and print the table; ``--publish`` also stores it."""
-    parser = argparse.ArgumentParser("python -m benchmarks.memory.retrieval")
-    parser.add_argument("folder", type=Path, help="a set in BEIR's layout, or a folder of such sets")
-    parser.add_argument("--model", type=Path, action="append", default=[], help="folder of an ONNX model")
+    parser = parser_of("retrieval", __doc__)
     parser.add_argument("--lexical", action="store_true", help="no vectors")
-    parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
     given = parser.parse_args()
-    embedders: list[Embedder] = (
-        [] if given.lexical else [StaticTable.installed(), *map(OnnxModel, given.model)]
-    )
+    embedders = [] if given.lexical else embedders_of(given.model)
     kept = [KeptEmbedder(embedder) for embedder in embedders]
     parts = read_parts(given.folder)
     answers = [one for name, make in makers(kept).items() for part in parts for one in ask(part, name, make)]

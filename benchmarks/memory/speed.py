@@ -6,23 +6,19 @@ in it.
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 
 import msgspec
 import numpy as np
 
 from benchmarks.memory.beir import Document, Part, read_parts
-from benchmarks.memory.command import command_of
+from benchmarks.memory.command import command_of, embedders_of, parser_of
 from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25
 from benchmarks.table import Table, publish
 from esper.memory.recall.embeddings import Embedder
-from esper.memory.recall.onnx_model import OnnxModel
-from esper.memory.recall.static_table import StaticTable
 
 QUESTIONS = 300
 SIZES = (1_000, 10_000)
@@ -77,13 +73,10 @@ def _embedded(embedder: Embedder, question: str) -> object:
 
 def main() -> None:
     """Print the table of one folder of sets."""
-    parser = argparse.ArgumentParser("python -m benchmarks.memory.speed", description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--model", type=Path, action="append", default=[], help="folder of an ONNX model")
-    parser.add_argument("--publish", action="store_true", help="store the table in results/ and the README")
+    parser = parser_of("speed", __doc__)
     given = parser.parse_args()
     parts = read_parts(given.folder)
-    embedders: list[Embedder] = [StaticTable.installed(), *map(OnnxModel, given.model)]
+    embedders = embedders_of(given.model)
     made = Table(
         name="ranking_speed",
         title="How long a ranking takes",
