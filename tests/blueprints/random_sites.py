@@ -14,6 +14,8 @@ RECIPES = (
     Recipe.of("conv1d", channels=5, causal=False),
     Recipe.of("attention", causal=False, head_width=4),
     Recipe.of("squeeze_excite", causal=False),
+    Recipe.of("lora"),
+    Recipe.of("lora", rank=2, kernel=3),
 )
 
 

@@ -10,6 +10,7 @@ from esper.blueprints import (
     ffn,
     gated,
     gru,
+    lora,
     mlp,
     squeeze_excite,
 )
@@ -27,7 +28,7 @@ from esper.blueprints.catalogue import (
 )
 from esper.blueprints.cost import Cost
 
-FAMILIES = (attention, bottleneck, conv1d, conv2d, ffn, gated, gru, mlp, squeeze_excite)
+FAMILIES = (attention, bottleneck, conv1d, conv2d, ffn, gated, gru, lora, mlp, squeeze_excite)
 """The modules whose import fills the catalogue; each holds one family."""
 
 __all__ = [

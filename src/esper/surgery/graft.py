@@ -139,6 +139,16 @@ def hooks_of_users(module: nn.Module) -> set[int]:
     return {*module._forward_hooks, *module._forward_pre_hooks} - ours - hooks_of_taps(module)
 
 
+def hooks_before_grafts(module: nn.Module) -> bool:
+    """Whether forward hooks of users see the output of ``module`` before its grafts have added to it."""
+    grafts = _grafts_of(module)
+    return (
+        grafts is not None
+        and grafts.handle is not None
+        and next(iter(module._forward_hooks)) != grafts.handle.id
+    )
+
+
 def all_grafts(model: nn.Module) -> list[tuple[str, Graft]]:
     """Every attached graft with its path."""
     return [(name, module) for name, module in model.named_modules() if isinstance(module, Graft)]
