@@ -16,7 +16,7 @@ from esper.memory.stores.opening import open_store  # noqa: E402
 from esper.memory.stores.postgres import migrations  # noqa: E402
 from esper.memory.stores.postgres.store import PostgresStore  # noqa: E402
 from esper.memory.stores.sqlite.store import SqliteStore  # noqa: E402
-from esper.memory.stores.store import Filter, SearchText  # noqa: E402
+from esper.memory.stores.store import Filter, SearchText, Sighting  # noqa: E402
 from esper.testing.memory_store import episode, note  # noqa: E402
 
 TEXTS = (
@@ -163,6 +163,25 @@ def test_a_migration_that_fails_leaves_nothing_behind_and_a_good_one_keeps_what_
     monkeypatch.undo()
     with pytest.raises(MemoryStoreError, match="newer"):
         PostgresStore(postgres_url)
+
+
+def test_evidence_of_version_1_is_taken_over(postgres_url, monkeypatch):
+    scripts = migrations.scripts()
+    monkeypatch.setattr(migrations, "scripts", lambda: scripts[:1])
+    store = PostgresStore(postgres_url)
+    store.episodes.add([episode(1)])
+    store.connection.script(
+        "UPDATE episode SET signatures = '\\x92'; INSERT INTO sighting SELECT -7, key, 1, 3, 0.7 FROM episode; "
+        "INSERT INTO sighting SELECT 8, key, 2, 2, 1 FROM episode"
+    )
+    store.close()
+    monkeypatch.undo()
+    store = PostgresStore(postgres_url)
+    assert store.sightings.in_episode("episode-0001") == [Sighting(-7, 1, 3, 0.7), Sighting(8, 2, 2, 1.0)]
+    assert store.sightings.evidence(-7, 9)[0].reward == 0.7
+    store.episodes.forget(["episode-0001"])
+    assert store.sightings.counts([-7, 8]) == {}
+    store.close()
 
 
 def test_several_processes_may_open_an_empty_database_at_once(postgres_url):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import sqlite3
+from pathlib import Path
 
 import pytest
 
 from esper.errors import MemoryStoreError
+from esper.memory import Memory
 from esper.memory.stores.sqlite import migrations
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Filter
 from esper.testing.memory_store import episode
+
+_VERSION_1 = Path(__file__).with_name("version_1.db.gz")
 
 
 @pytest.mark.parametrize(
@@ -64,9 +69,32 @@ def test_a_migration_makes_a_backup_first_and_keeps_what_was_there(tmp_path, mon
     assert len(store.episodes.find(Filter())) == 1
     store.close()
     monkeypatch.undo()
-    backup = SqliteStore(tmp_path / "memory.db.v1.backup")
+    backup = SqliteStore(tmp_path / f"memory.db.v{len(migrations.scripts())}.backup")
     assert len(backup.episodes.find(Filter())) == 1
     backup.close()
+
+
+def test_a_memory_of_version_1_is_taken_over_with_its_evidence_and_learns_on(tmp_path, clock):
+    path = tmp_path / "memory.db"
+    path.write_bytes(gzip.decompress(_VERSION_1.read_bytes()))
+    with Memory(path, clock=clock) as memory:
+        patterns = {item.lesson.text: item for item in memory.patterns()}
+        cure = patterns["after pytest failed with <number> failed: editor: freeze the clock"]
+        evidence = memory.store.sightings.evidence(cure.signature, 9)
+        assert [(seen.first, seen.last, seen.reward) for seen in evidence] == [(1, 3, 1.0)] * 4
+        assert memory.store.sightings.counts([cure.signature]) == {cure.signature: 4}
+        advice = memory.advise({"task_type": "bugfix", "domain": "ci"}, ["editor"])
+        assert advice.recommendations[0].num_episodes == 6
+        memory.forget(episode=evidence[0].episode)
+        assert len(memory.store.sightings.evidence(cure.signature, 9)) == 3
+        with memory.episode("fix the flaky test", task_type="bugfix", domain="ci") as again:
+            again.step("pytest", "run the suite", error="2 failed")
+            again.step("editor", "freeze the clock")
+            again.step("pytest", "run the suite")
+        assert memory.store.sightings.evidence(cure.signature, 1)[0].episode == again.id
+        assert memory.recall("which machines run the suite").relevant
+        assert memory.store.check() == []
+    assert (tmp_path / "memory.db.v1.backup").is_file()
 
 
 def test_a_migration_that_fails_leaves_the_database_as_it_was(tmp_path, monkeypatch):

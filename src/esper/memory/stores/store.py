@@ -42,7 +42,7 @@ class Effort(msgspec.Struct, frozen=True):
     tokens: int
 
 
-class Sighting(msgspec.Struct, frozen=True, gc=False):
+class Sighting(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One signature seen in one episode: between which steps, and the reward that came of it."""
 
     signature: int

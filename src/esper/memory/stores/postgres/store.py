@@ -7,6 +7,7 @@ from pathlib import Path
 from esper.errors import EsperError, MemoryStoreError
 from esper.memory.stores.postgres.connection import PostgresConnection
 from esper.memory.stores.postgres.migrations import migrate
+from esper.memory.stores.postgres.sightings import PostgresSightings
 from esper.memory.stores.postgres.words import PostgresWords
 from esper.memory.stores.sql.store import SqlStore
 
@@ -27,7 +28,7 @@ class PostgresStore(SqlStore):
         except EsperError:
             self.connection.close()
             raise
-        super().__init__(self.connection, PostgresWords(self.connection))
+        super().__init__(self.connection, PostgresWords(self.connection), PostgresSightings(self.connection))
 
     def check(self) -> list[str]:
         """What is wrong inside the database; that its pages are sound is the server's own business."""

@@ -64,3 +64,23 @@ class WordIndex(Protocol):
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """``columns`` of the best items and, behind them, their BM25; best first."""
         ...
+
+
+class SightingIndex(Protocol):
+    """Finds episodes, told by their row keys, by the signatures of what they showed."""
+
+    def add(self, key: int, signatures: Sequence[int]) -> None:
+        """Index what an episode showed, each signature once."""
+        ...
+
+    def remove(self, keys: Sequence[int]) -> None:
+        """Forget what episodes showed; call it before the episodes go."""
+        ...
+
+    def counts(self, signatures: Sequence[int]) -> Mapping[int, int]:
+        """How many episodes showed each; those that none showed are left out."""
+        ...
+
+    def latest(self, columns: str, signature: int, limit: int) -> list[Row]:
+        """``columns`` of the latest episodes that showed it, newest first."""
+        ...

@@ -9,9 +9,9 @@ import msgspec
 
 from esper.errors import EpisodeError
 from esper.memory.records import Episode, Outcome, Reflection, Score, Step
-from esper.memory.stores.sql.connection import Connection, Row, WordIndex
+from esper.memory.stores.sql.connection import Connection, Row, SightingIndex, WordIndex
 from esper.memory.stores.sql.where import conditions, marks
-from esper.memory.stores.store import Effort, Filter
+from esper.memory.stores.store import Effort, Filter, Sighting
 
 _BETWEEN: Final = "\x1f"
 _COLUMNS: Final = (
@@ -45,14 +45,16 @@ _encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _decode_any = msgspec.msgpack.Decoder().decode
+_decode_evidence = msgspec.json.Decoder(list[Sighting]).decode
 
 
 class SqlEpisodes:
     """Fulfils ``Episodes``."""
 
-    def __init__(self, connection: Connection, index: WordIndex) -> None:
+    def __init__(self, connection: Connection, index: WordIndex, sightings: SightingIndex) -> None:
         self._connection = connection
         self._index = index
+        self._sightings = sightings
         self._keys: dict[str, int] = {}
 
     def add(self, episodes: Iterable[Episode]) -> None:
@@ -150,16 +152,11 @@ class SqlEpisodes:
             self._keys.pop(id, None)
 
     def _forget_sightings(self, ids: Sequence[str]) -> None:
-        sql = f"SELECT key, signatures, reward FROM episode WHERE id IN ({marks(ids)}) AND signatures IS NOT NULL"
-        rows = [
-            (signature, key, reward or 0.0)
-            for key, signatures, reward in self._connection.rows(sql, ids)
-            for signature in _decode_any(signatures)
-        ]
-        self._connection.write_many(
-            "DELETE FROM sighting WHERE signature = ? AND episode = ?", [row[:2] for row in rows]
-        )
-        self._connection.write_many(_UNSUPPORT, [(reward, signature) for signature, _, reward in rows])
+        sql = f"SELECT key, evidence FROM episode WHERE id IN ({marks(ids)}) AND evidence IS NOT NULL"
+        rows = self._connection.rows(sql, ids)
+        self._sightings.remove([key for key, _ in rows])
+        seen = [one for _, evidence in rows for one in _decode_evidence(evidence)]
+        self._connection.write_many(_UNSUPPORT, [(one.reward, one.signature) for one in seen])
 
     def _key(self, id: str) -> int:
         key = self._keys.get(id)

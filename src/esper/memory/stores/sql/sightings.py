@@ -9,11 +9,10 @@ import msgspec
 
 from esper.errors import EpisodeError
 from esper.memory.records import Evidence, Exposure, Feedback
-from esper.memory.stores.sql.connection import Connection
+from esper.memory.stores.sql.connection import Connection, SightingIndex
 from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Experience, Sighting, Support
 
-_ADD: Final = "INSERT INTO sighting VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
 _PUT_SUPPORT: Final = (
     "INSERT INTO support VALUES (?, ?, ?) "
     "ON CONFLICT (signature) DO UPDATE SET seen = excluded.seen, won = excluded.won"
@@ -21,14 +20,7 @@ _PUT_SUPPORT: Final = (
 _PUT_HABITS: Final = (
     "INSERT INTO habit VALUES (?, ?, ?) ON CONFLICT (namespace, scope) DO UPDATE SET counts = excluded.counts"
 )
-_EVIDENCE: Final = (
-    "SELECT episode.id, first, last, sighting.reward FROM sighting JOIN episode ON episode.key = sighting.episode "
-    "WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
-)
-_EXPERIENCES: Final = (
-    "SELECT episode.id, sighting.reward, value, task_type, domain, context FROM sighting "
-    "JOIN episode ON episode.key = sighting.episode WHERE signature = ? ORDER BY sighting.episode DESC LIMIT ?"
-)
+_EXPERIENCE: Final = "episode.id, episode.reward, value, task_type, domain, context"
 _EXPOSE: Final = (
     "INSERT INTO exposure (id, namespace, query, episode, at) "
     "VALUES (?, ?, ?, (SELECT key FROM episode WHERE id = ?), ?) RETURNING key"
@@ -59,7 +51,8 @@ _REWARDS: Final = (
 )
 
 _encode = msgspec.msgpack.encode
-_decode_signatures = msgspec.msgpack.Decoder(list[int]).decode
+_encode_evidence = msgspec.json.Encoder().encode
+_decode_evidence = msgspec.json.Decoder(list[Sighting]).decode
 _decode_counts = msgspec.msgpack.Decoder(dict[str, float]).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 
@@ -67,53 +60,53 @@ _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 class SqlSightings:
     """Fulfils ``Sightings``."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, index: SightingIndex) -> None:
         self._connection = connection
+        self._index = index
 
     def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
         """Write what was seen in an episode."""
+        told = list({seen.signature: seen for seen in sightings}.values())
         with self._connection.transaction():
             row = self._connection.row("SELECT key FROM episode WHERE id = ?", (episode,))
             if row is None:
                 raise EpisodeError(f"there is no episode {episode}")
-            rows = [(seen.signature, row[0], seen.first, seen.last, seen.reward) for seen in sightings]
-            self._connection.write_many(_ADD, sorted(rows))
-            signatures = _encode([row[0] for row in rows])
-            self._connection.write("UPDATE episode SET signatures = ? WHERE key = ?", (signatures, row[0]))
+            self._index.add(row[0], [seen.signature for seen in told])
+            self._connection.write(
+                "UPDATE episode SET evidence = ? WHERE key = ?", (_encode_evidence(told), row[0])
+            )
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:
         """In how many distinct episodes each signature was seen."""
-        sql = f"SELECT signature, count(*) FROM sighting WHERE signature IN ({marks(signatures)}) GROUP BY signature"
-        return dict(self._connection.rows(sql, tuple(signatures)))
+        return dict(self._index.counts(signatures))
 
     def evidence(self, signature: int, limit: int) -> list[Evidence]:
         """The latest evidence, newest first."""
-        rows = self._connection.rows(_EVIDENCE, (signature, limit))
-        return [Evidence(episode=row[0], first=row[1], last=row[2], reward=row[3]) for row in rows]
+        return [
+            Evidence(episode=id, first=seen.first, last=seen.last, reward=seen.reward)
+            for id, told in self._index.latest("episode.id, evidence", signature, limit)
+            for seen in _decode_evidence(told)
+            if seen.signature == signature
+        ]
 
     def experiences(self, signature: int, limit: int) -> list[Experience]:
         """The latest episodes in which it was seen, newest first."""
         return [
-            Experience(id, reward, value, _situation(task_type, domain) | _decode_context(context))
-            for id, reward, value, task_type, domain, context in self._connection.rows(
-                _EXPERIENCES, (signature, limit)
+            Experience(id, reward or 0.0, value, _situation(task_type, domain) | _decode_context(context))
+            for id, reward, value, task_type, domain, context in self._index.latest(
+                _EXPERIENCE, signature, limit
             )
         ]
 
     def of_episode(self, episode: str) -> list[int]:
         """The signatures that were seen in an episode."""
-        row = self._connection.row("SELECT signatures FROM episode WHERE id = ?", (episode,))
-        return _decode_signatures(row[0]) if row and row[0] else []
+        return [seen.signature for seen in self.in_episode(episode)]
 
     def in_episode(self, episode: str) -> list[Sighting]:
         """All that was seen in an episode."""
-        signatures = tuple(self.of_episode(episode))
-        sql = (
-            "SELECT signature, first, last, reward FROM sighting "
-            f"WHERE signature IN ({marks(signatures)}) AND episode = (SELECT key FROM episode WHERE id = ?) "
-            "ORDER BY signature"
-        )
-        return [Sighting(*row) for row in self._connection.rows(sql, (*signatures, episode))]
+        row = self._connection.row("SELECT evidence FROM episode WHERE id = ?", (episode,))
+        told = _decode_evidence(row[0]) if row and row[0] else []
+        return sorted(told, key=lambda seen: seen.signature)
 
     def support(self, signatures: Sequence[int]) -> dict[int, Support]:
         """What was put for these signatures."""

@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Final
 
 from esper.memory.stores.sql.catalogue import SqlCatalogue
-from esper.memory.stores.sql.connection import Connection, WordIndex
+from esper.memory.stores.sql.connection import Connection, SightingIndex, WordIndex
 from esper.memory.stores.sql.episodes import SqlEpisodes
 from esper.memory.stores.sql.items import SqlItems
 from esper.memory.stores.sql.sightings import SqlExposures, SqlSightings
@@ -28,11 +28,11 @@ _COUNTED: Final = {
 class SqlStore:
     """All of ``Store`` but what each database does in its own way: opening, ``check``, backup, and closing."""
 
-    def __init__(self, connection: Connection, index: WordIndex) -> None:
+    def __init__(self, connection: Connection, index: WordIndex, sightings: SightingIndex) -> None:
         self._connection = connection
-        self.episodes = SqlEpisodes(connection, index)
+        self.episodes = SqlEpisodes(connection, index, sightings)
         self.items = SqlItems(connection, index)
-        self.sightings = SqlSightings(connection)
+        self.sightings = SqlSightings(connection, sightings)
         self.exposures = SqlExposures(connection)
         self.catalogue = SqlCatalogue(connection)
 

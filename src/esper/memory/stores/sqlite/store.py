@@ -9,6 +9,7 @@ from esper.errors import MemoryStoreError
 from esper.memory.stores.sql.store import SqlStore
 from esper.memory.stores.sqlite.connection import MEMORY, SqliteConnection
 from esper.memory.stores.sqlite.migrations import migrate
+from esper.memory.stores.sqlite.sightings import SqliteSightings
 from esper.memory.stores.sqlite.words import SqliteWords
 
 _SMALLEST_PAGE: Final = 512
@@ -32,7 +33,7 @@ class SqliteStore(SqlStore):
         except MemoryStoreError:
             self.connection.close()
             raise
-        super().__init__(self.connection, SqliteWords(self.connection))
+        super().__init__(self.connection, SqliteWords(self.connection), SqliteSightings(self.connection))
 
     def check(self) -> list[str]:
         """What is wrong inside the database."""
@@ -45,7 +46,8 @@ class SqliteStore(SqlStore):
 
     def vacuum(self) -> None:
         """Give unused space back to the disk; words of what was forgotten leave the index, too."""
-        self.connection.write("INSERT INTO item_text (item_text) VALUES ('optimize')")
+        for index in ("item_text", "sighted"):
+            self.connection.write(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
         self.connection.alone("VACUUM")
         self.connection.alone("PRAGMA wal_checkpoint(TRUNCATE)")
 
