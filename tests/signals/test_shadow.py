@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from esper.signals.shadow import Shadow, Worth
+from esper.signals.shadow import Shadow, Worth, few_examples
 from esper.surgery.capture import Pair
 from esper.surgery.site import Port, Site
 
@@ -71,19 +71,6 @@ def test_a_wanted_function_within_reach_scores_high_on_held_out_pairs() -> None:
     assert worth.score == worth.gain * worth.r2
 
 
-class Counting(nn.Module):
-    """Notes how many examples and positions it has read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1))
-        self.read: list[tuple[int, ...]] = []
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.read.append(tuple(x.shape))
-        return x * self.weight
-
-
 @pytest.mark.parametrize(
     ("site", "shape", "read"),
     [
@@ -94,15 +81,13 @@ class Counting(nn.Module):
         (Site("s", Port("vector", (2,)), Port("vector", (2,))), (100, 2), (100, 2)),
     ],
 )
-def test_updates_read_no_more_examples_than_their_positions_ask_for(
+def test_updates_ask_for_no_more_examples_than_their_positions_make_necessary(
     site: Site, shape: tuple[int, ...], read: tuple[int, ...]
 ) -> None:
-    counting, x = Counting(), torch.randn(shape)
-    shadow = Shadow({"b": (site, counting)})
-    shadow.update({"s": [Pair(x, torch.randn(shape), x)]})
-    assert counting.read == [read]
-    shadow.worth({"s": [Pair(x, torch.randn(shape), x)]})
-    assert counting.read[-1] == shape
+    x = torch.randn(shape)
+    kept = few_examples(site)(x, site.target)
+    assert kept.shape == read
+    assert torch.equal(kept, x[tuple(map(slice, read))])
 
 
 def test_noise_scores_about_nothing_on_held_out_pairs() -> None:

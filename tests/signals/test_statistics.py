@@ -39,10 +39,15 @@ def draw(site: Site, seed: int, num_examples: int = 20) -> Pair:
     return Pair(normal(site.source.batched(num_examples), seed + 2), g, mixed)
 
 
+def picked(site: Site, pair: Pair) -> Pair:
+    """What a sensed step keeps of it."""
+    return Pair(rows(pair.x, site.source), rows(pair.g, site.target), rows(pair.z, site.target))
+
+
 def measure(site: Site, pairs: list[Pair], *, seed: int = 0) -> Signal:
     statistics = Statistics([site], seed=seed)
     for pair in pairs:
-        statistics.update({site.name: [pair]})
+        statistics.update({site.name: [picked(site, pair)]})
     (signal,) = statistics.read()
     return signal
 
@@ -188,7 +193,7 @@ def test_a_step_that_is_not_finite_is_dropped(bad: float, where: int) -> None:
 
 def test_sites_without_gradients_have_zeros_no_novelty_and_the_order_is_kept() -> None:
     statistics = Statistics([VECTOR, IMAGE], seed=0)
-    statistics.update({"conv": [draw(IMAGE, 0)], "stranger": []})
+    statistics.update({"conv": [picked(IMAGE, draw(IMAGE, 0))], "stranger": []})
     first, second = statistics.read()
     assert (first.site, second.site) == ("fc", "conv")
     assert (first.variance, first.gradient_norm, first.effective_rank) == (0.0, 0.0, 0.0)
@@ -209,17 +214,18 @@ def test_signals_do_not_depend_on_the_default_device() -> None:
     pairs = [draw(VECTOR, 0), draw(VECTOR, 10)]
     expected, statistics = measure(VECTOR, pairs), Statistics([VECTOR, IMAGE], seed=0)
     with torch.device("meta"):
-        statistics.update({"fc": pairs})
+        statistics.update({"fc": [picked(VECTOR, pair) for pair in pairs]})
         assert statistics.read()[0] == expected
 
 
 def test_a_restored_window_ends_as_the_first_one_does() -> None:
     sites = [VECTOR, SEQUENCE]
     statistics, restored = Statistics(sites, seed=5), Statistics(sites, seed=5)
-    statistics.update({"fc": [draw(VECTOR, 0)], "rnn": [draw(SEQUENCE, 0), draw(SEQUENCE, 1)]})
+    sequences = [picked(SEQUENCE, draw(SEQUENCE, seed)) for seed in (0, 1)]
+    statistics.update({"fc": [picked(VECTOR, draw(VECTOR, 0))], "rnn": sequences})
     restored.load_state_dict(copy.deepcopy(statistics.state_dict()))
     for each in (statistics, restored):
-        each.update({"fc": [draw(VECTOR, 20)]})
+        each.update({"fc": [picked(VECTOR, draw(VECTOR, 20))]})
     assert restored.read() == statistics.read()
     assert restored.read() == restored.read()
 

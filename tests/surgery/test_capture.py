@@ -59,7 +59,7 @@ def true_gradients(host: Host, place: Site) -> tuple[list[Tensor], list[Tensor]]
 
 def read(host: Host, site: Site) -> list[Pair]:
     model = host.make(0)
-    capture = Capture(model, [site])
+    capture = Capture(model, [site], outputs=True)
     capture.arm()
     torch.default_generator.manual_seed(0)
     host.loss(model, host.batch(0)).backward()
@@ -148,7 +148,7 @@ def test_only_the_latest_passes_are_kept() -> None:
 def test_passes_without_a_gradient_in_between_are_not_mixed_in(name: str) -> None:
     mlp = host("mlp")
     model, site = mlp.make(0), next(site for site in sites(mlp) if site.name == name)
-    capture = Capture(model, [site])
+    capture = Capture(model, [site], outputs=True)
     capture.arm()
     waiting = mlp.loss(model, mlp.batch(0))
     with torch.no_grad():
@@ -217,7 +217,7 @@ def test_values_are_those_before_anything_wrote_over_them(entry: str) -> None:
     hidden = F.relu(model.one(x))
     z = model.two(hidden)
     site = Site("two", PORT, PORT, entry)
-    capture = Capture(model, [site])
+    capture = Capture(model, [site], outputs=True)
     capture.arm()
     given = x.clone()
     model(given).sum().backward()

@@ -75,17 +75,21 @@ class Host:
             ):
                 return self._counted(self._evaluate(self.model))
 
-    def pairs(self, sites: Sequence[Site]) -> Pairs:
-        """Per-example held-out gradients at ``sites``, of the first ``MAX_PASSES`` batches; empty without gradients."""
+    def show(self, sites: Sequence[Site], to: Callable[[Pairs], None]) -> None:
+        """Per-example held-out gradients at ``sites``, batch by batch, of the first ``MAX_PASSES``.
+
+        There are none where ``evaluate`` gives no gradients.
+        """
         capture = Capture(self.model, sites)
         with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
             capture.arm()
             try:
                 for losses in islice(self._batches(self.model), MAX_PASSES):
                     self._backward(losses)
+                    del losses  # and its graph, before the pairs are read
+                    to(capture.take())
             finally:
                 capture.disarm()
-        return capture.take()
 
     def idle_macs(self) -> int:
         """Multiply-adds per example, of one held-out batch, that nothing the model returns depends on."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 
 from esper.growth.host import Pairs
@@ -18,9 +16,9 @@ class Readings:
     ``scale`` is that of the backward pass to come: a scaler changes it after the optimizer's step, before ours.
     """
 
-    def __init__(self, training: Training, sites: Iterable[Site]) -> None:
+    def __init__(self, training: Training, capture: Capture) -> None:
         self._training = training
-        self._capture = Capture(training.model, sites)
+        self._capture = capture
         self._capture.arm()
         self.scale = training.scale
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from esper.surgery.capture import Pair
-from esper.surgery.site import Site
+from esper.surgery.site import Port, Site
 
 LEARNING_RATE = 2e-3
 EQUATIONS = 4_096  # of a pair are enough for an update: an image gives one at every position
@@ -49,16 +50,9 @@ class Shadow:
         self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE, fused=True)
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
-        """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name.
-
-        Of examples with many positions as many are read as make `EQUATIONS` positions, and at least `LEAST_ROWS`.
-        """
-        sites = {site.name: site for site, _ in self.bodies.values()}
-        targets = {
-            name: _targets([_thinned(pair, site) for pair in pairs[name]])
-            for name, site in sites.items()
-            if name in pairs
-        }
+        """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name. See `few_examples`."""
+        names = {site.name for site, _ in self.bodies.values()}
+        targets = {name: _targets(pairs[name]) for name in names if name in pairs}
         self._optimizer.zero_grad()
         with torch.enable_grad():
             for site, body in self.bodies.values():
@@ -69,13 +63,18 @@ class Shadow:
         self._optimizer.step()
         self.num_updates += 1
 
-    @torch.no_grad()
     def worth(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Worth]:
         """First-order gain and explained share of each body on ``pairs`` (per-example gradients, keyed by site).
 
         Bodies are judged in evaluation mode.
         """
-        return {name: self._worth(name, pairs) for name in self.bodies}
+        appraisal = self.appraisal()
+        appraisal.add(pairs)
+        return appraisal.worths()
+
+    def appraisal(self) -> Appraisal:
+        """The same, of pairs that come one after the other."""
+        return Appraisal(self.bodies)
 
     def keep(self, names: Iterable[str]) -> None:
         """Drop every body that is not among ``names``; the others keep their optimizer state."""
@@ -100,32 +99,71 @@ class Shadow:
     def _groups(self) -> list[nn.Parameter]:
         return [parameter for _, body in self.bodies.values() for parameter in body.parameters()]
 
-    def _worth(self, name: str, pairs: Mapping[str, Sequence[Pair]]) -> Worth:
-        site, body = self.bodies[name]
-        pairs_here = pairs.get(site.name, ())
-        chosen = [(x.float(), -g.float()) for x, g, _ in pairs_here if bool(torch.isfinite(g).all())]
-        squares = sum(float(g.square().sum()) for _, g in chosen)
-        if not 0.0 < squares < float("inf"):
+
+class Appraisal:
+    """Adds up what pairs say of bodies, so that none of them has to be kept."""
+
+    def __init__(self, bodies: Mapping[str, tuple[Site, nn.Module]]) -> None:
+        self._bodies = dict(bodies)
+        self._sums = {name: _Sums() for name in bodies}
+
+    @torch.no_grad()
+    def add(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
+        """Read pairs, keyed by site name; those whose gradient is not finite are passed over."""
+        for name, (site, body) in self._bodies.items():
+            for x, g, _ in pairs.get(site.name, ()):
+                if bool(torch.isfinite(g).all()):
+                    with _as_judged(body):
+                        fit = body(x.float())
+                    self._sums[name].add(fit, -g.float(), x.shape[site.source.batch_dim])
+
+    def worths(self) -> dict[str, Worth]:
+        """What has been read says so much of each body."""
+        return {name: sums.worth() for name, sums in self._sums.items()}
+
+
+@dataclass
+class _Sums:
+    """Over all outputs of all examples: products of a body's output ``f`` and the wanted ``g``."""
+
+    ff: float = 0.0
+    fg: float = 0.0
+    gg: float = 0.0
+    num_values: int = 0
+    num_examples: int = 0
+
+    def add(self, fit: Tensor, g: Tensor, num_examples: int) -> None:
+        self.ff += float(fit.square().sum())
+        self.fg += float((fit * g).sum())
+        self.gg += float(g.square().sum())
+        self.num_values += g.numel()
+        self.num_examples += num_examples
+
+    def worth(self) -> Worth:
+        """R2 is that of ``f`` against ``g / sigma``, ``sigma`` being the rms of ``g``."""
+        if not 0.0 < self.gg < math.inf:
             return Worth(0.0, 0.0)
-        sigma = (squares / sum(g.numel() for _, g in chosen)) ** 0.5
-        with _as_judged(body):
-            fits = [(body(x), g) for x, g in chosen]
-        gain = sum(float((fit * g).sum()) for fit, g in fits) / sum(
-            x.shape[site.source.batch_dim] for x, _ in chosen
-        )
-        error = sum(float((fit - g / sigma).square().sum()) for fit, g in fits)
-        return Worth(gain, 1.0 - error / (squares / sigma**2))
+        sigma = math.sqrt(self.gg / self.num_values)
+        return Worth(self.fg / self.num_examples, sigma * (2.0 * self.fg - sigma * self.ff) / self.gg)
 
 
-def _thinned(pair: Pair, site: Site) -> Pair:
-    """The first examples of ``pair``, or all where they have few positions."""
-    source, target = site.source.batch_dim, site.target.batch_dim
-    rows = pair.g.shape[target]
-    positions = pair.g.numel() // max(rows * site.target.width, 1)
-    wanted = max(EQUATIONS // max(positions, 1), LEAST_ROWS)
-    if wanted >= rows:
-        return pair
-    return Pair(pair.x.narrow(source, 0, wanted), pair.g.narrow(target, 0, wanted), pair.z)
+@dataclass(frozen=True)
+class FewExamples:
+    """Keeps the first ``most`` examples."""
+
+    most: int
+
+    def __call__(self, tensor: Tensor, port: Port) -> Tensor:
+        """The first examples of a batch at this port."""
+        if tensor.shape[port.batch_dim] <= self.most:
+            return tensor
+        return tensor.narrow(port.batch_dim, 0, self.most)
+
+
+def few_examples(site: Site) -> FewExamples:
+    """Of examples with many positions as many as make `EQUATIONS` positions, and at least `LEAST_ROWS`."""
+    positions = math.prod(site.target.shape) // max(site.target.width, 1)
+    return FewExamples(max(EQUATIONS // max(positions, 1), LEAST_ROWS))
 
 
 def _targets(pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:

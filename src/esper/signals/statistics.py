@@ -41,12 +41,11 @@ class Statistics:
         self._rows: dict[str, list[Pair]] = {site.name: [] for site in sites}
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
-        """Keep what one sensed step showed; ``pairs`` is keyed by site name."""
+        """Keep what one sensed step showed: the `rows` of each tensor; ``pairs`` is keyed by site name."""
         for site in self._sites:
-            for pair in pairs.get(site.name, ()):
-                x, g, z = rows(pair.x, site.source), rows(pair.g, site.target), rows(pair.z, site.target)
-                matched = _num_rows(pair.x, site.source) == _num_rows(pair.g, site.target)
-                self._rows[site.name].append(Pair(x if matched else x[:0], g, z))
+            matched = _num_places(site.source) == _num_places(site.target)
+            for x, g, z in pairs.get(site.name, ()):
+                self._rows[site.name].append(Pair(x if matched and len(x) == len(g) else x[:0], g, z))
 
     @torch.no_grad()
     def read(self) -> tuple[Signal, ...]:
@@ -125,7 +124,7 @@ def _signal(site: Site, values: Sequence[float]) -> Signal:
 
 def rows(tensor: Tensor, port: Port) -> Tensor:
     """``tensor`` as float32 rows of features: at most ``MAX_ROWS`` of at most ``MAX_WIDTH``, both evenly spaced."""
-    features_last = tensor.movedim(_feature_dim(port), -1)
+    features_last = tensor.movedim(1, -1) if port.kind in ("signal", "image") else tensor
     *places, width = features_last.shape
     number, every_feature = math.prod(places), -(-width // MAX_WIDTH)
     every_row = -(-number // MAX_ROWS) or 1
@@ -141,12 +140,9 @@ def _picked(places: tuple[int, ...], every: int, device: torch.device) -> tuple[
     return torch.unravel_index(torch.arange(0, math.prod(places), every, device=device), places)
 
 
-def _num_rows(tensor: Tensor, port: Port) -> int:
-    return tensor.numel() // tensor.shape[_feature_dim(port)]
-
-
-def _feature_dim(port: Port) -> int:
-    return 1 if port.kind in ("signal", "image") else -1
+def _num_places(port: Port) -> int:
+    """Positions of one example."""
+    return math.prod(port.shape) // port.width
 
 
 def _summary(z: Tensor, g: Tensor) -> list[Tensor]:

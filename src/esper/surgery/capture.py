@@ -9,46 +9,45 @@ from __future__ import annotations
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from esper.surgery.site import Site
+from esper.surgery.eager import eager
+from esper.surgery.site import Port, Site
 from esper.surgery.structure import first_input, first_output
 
 MAX_PASSES = 8
 
 
 class Pair(NamedTuple):
-    """What one backward pass showed of one site: ``x`` as a graft would read it, ``g = dL/dz`` at its output, ``z``."""
+    """What one backward pass showed of one site: ``x`` as a graft would read it, ``g = dL/dz`` at its output.
+
+    ``z``, the output itself, is empty where it was not asked for.
+    """
 
     x: Tensor
     g: Tensor
     z: Tensor
 
 
-class _Eager:
-    """Holds torch in eager mode while any capture of the process is armed: compiled code sees no hook after it."""
+class Pick(Protocol):
+    """What is kept of a tensor that was seen at a port; it may be a view, and equal picks keep the same."""
 
-    def __init__(self) -> None:
-        self._num_armed = 0
-        self._stance = ExitStack()
-
-    def begin(self) -> None:
-        self._num_armed += 1
-        if self._num_armed == 1:
-            self._stance.enter_context(torch.compiler.set_stance("force_eager"))
-
-    def end(self) -> None:
-        self._num_armed -= 1
-        if self._num_armed == 0:
-            self._stance.close()
+    def __call__(self, tensor: Tensor, port: Port) -> Tensor:
+        """The part to keep."""
 
 
-_eager = _Eager()
+def whole(tensor: Tensor, port: Port) -> Tensor:  # noqa: ARG001 - a `Pick`
+    """All of it."""
+    return tensor
+
+
+def _pick_whole(_: Site) -> Pick:
+    return whole
 
 
 class _Hook:
@@ -71,7 +70,67 @@ def _disarm(handles: list[RemovableHandle]) -> None:
     for handle in handles:
         handle.remove()
     handles.clear()
-    _eager.end()
+    eager.end()
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """What is kept of the tensors at one port; sites that keep the same share one."""
+
+    pick: Pick
+    port: Port
+
+    def of(self, tensor: Tensor) -> Tensor:
+        """The part to keep, which does not hold on to the rest."""
+        part = self.pick(tensor, self.port)
+        return part.clone() if part.numel() < tensor.numel() and _share_memory(part, tensor) else part
+
+    def copy_of(self, tensor: Tensor) -> Tensor:
+        """The part to keep, safe from what is written into the tensor later."""
+        part = self.pick(tensor, self.port)
+        return part.clone() if _share_memory(part, tensor) else part
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
+
+
+class _View(NamedTuple):
+    """A site, and what is kept at its two ports."""
+
+    site: Site
+    source: _Part
+    target: _Part
+
+
+def _views(sites: Iterable[Site], pick: Callable[[Site], Pick]) -> dict[str, _View]:
+    known: dict[tuple[Pick, Port], _Part] = {}
+
+    def part(chosen: Pick, port: Port) -> _Part:
+        return known.setdefault((chosen, port), _Part(chosen, port))
+
+    picks = {site: pick(site) for site in sites}
+    return {s.name: _View(s, part(own, s.source), part(own, s.target)) for s, own in picks.items()}
+
+
+class _Parts(dict[_Part, Tensor]):
+    """Parts of one tensor, made where they are missing."""
+
+    def __init__(self, tensor: Tensor | None, make: Callable[[_Part, Tensor], Tensor]) -> None:
+        super().__init__()
+        self._tensor = None if tensor is None else tensor.detach()
+        self._make = make
+
+    def take(self, part: _Part) -> Tensor | None:
+        if part not in self and self._tensor is not None:
+            self[part] = self._make(part, self._tensor)
+        return self.get(part)
+
+    def of(self, parts: Iterable[_Part]) -> dict[_Part, Tensor]:
+        """These, without the tensor itself."""
+        for part in parts:
+            self.take(part)
+        return dict(self)
 
 
 class Capture:
@@ -80,13 +139,24 @@ class Capture:
     One that nobody holds any more disarms itself. A forward pass counts only once its gradient arrives, so validation
     passes and recomputation leave nothing behind. With gradient accumulation each micro-batch gives a pair; the last
     ``MAX_PASSES`` are kept.
+
+    ``pick`` says for each site what of its tensors is kept, all by default; ``outputs``, whether ``z`` is too.
     """
 
-    def __init__(self, model: nn.Module, sites: Iterable[Site]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        sites: Iterable[Site],
+        *,
+        pick: Callable[[Site], Pick] = _pick_whole,
+        outputs: bool = False,
+    ) -> None:
         self._model = model
         self.sites = tuple(sites)
+        self._views = _views(self.sites, pick)
+        self._outputs = outputs
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
-        self._inputs: dict[str, Tensor] = {}
+        self._inputs: dict[str, dict[_Part, Tensor]] = {}
         self._handles: list[RemovableHandle] = []
         self._finalizer: weakref.finalize[..., Any] | None = None
 
@@ -99,15 +169,15 @@ class Capture:
         """Place the hooks; the next passes are read."""
         if self._finalizer is not None:
             return
-        _eager.begin()
+        eager.begin()
         self._finalizer = weakref.finalize(self, _disarm, self._handles)
-        by_exit: dict[str, list[Site]] = defaultdict(list)
-        for site in self.sites:
-            by_exit[site.exit].append(site)
-        for entry in sorted({site.entry for site in self.sites if site.is_span}):
-            self._hook(entry, _Hook(self._keep_input, entry))
-        for name, sites in by_exit.items():
-            self._hook(name, _Hook(self._watch_output, tuple(sites)))
+        views = self._views.values()
+        for entry in sorted({view.site.entry for view in views if view.site.is_span}):
+            parts = {view.source: None for view in views if view.site.entry == entry}
+            self._hook(entry, _Hook(self._keep_input, tuple(parts), entry))
+        for name in dict.fromkeys(view.site.exit for view in views):
+            here = tuple(view for view in views if view.site.exit == name)
+            self._hook(name, _Hook(self._watch_output, here))
         # Last, so that a root module that is an exit itself has been read.
         self._handles.append(self._model.register_forward_hook(_Hook(self._end_pass)))
 
@@ -132,36 +202,44 @@ class Capture:
         self._inputs.clear()
 
     def _keep_input(
-        self, entry: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], __: Any
+        self,
+        parts: Sequence[_Part],
+        entry: str,
+        _: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        __: Any,
     ) -> None:
-        x = first_input(args, kwargs)
-        if x is None:
-            self._inputs.pop(entry, None)
-        else:
-            self._inputs[entry] = x.detach().clone()
+        self._inputs[entry] = _Parts(first_input(args, kwargs), _Part.copy_of).of(parts)
 
     def _watch_output(
-        self, sites: Sequence[Site], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+        self, views: Sequence[_View], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
     ) -> None:
         z = first_output(output)
         if z is None or not z.requires_grad:
             return
-        value = z.detach().clone()
-        own = self._inputs.get(sites[0].exit)  # kept a moment ago, where a span begins here
-        if own is None and any(site.attachment == "beside" and not site.is_span for site in sites):
-            found = first_input(args, kwargs)
-            own = None if found is None else found.detach().clone()
-        inputs = {site.name: self._source(site, own, value) for site in sites}
-        z.register_hook(_Hook(self._on_gradient, inputs, value))
-
-    def _source(self, site: Site, own: Tensor | None, value: Tensor) -> Tensor | None:
-        if site.attachment == "after":
-            return value
-        return self._inputs.get(site.entry) if site.is_span else own
-
-    def _on_gradient(self, inputs: dict[str, Tensor | None], value: Tensor, gradient: Tensor) -> None:
-        for name, x in inputs.items():
+        read, given = _Parts(z, _Part.copy_of), _Parts(first_input(args, kwargs), _Part.copy_of)
+        given.update(self._inputs.get(views[0].site.exit, {}))  # kept a moment ago, where a span begins here
+        seen = []
+        for view in views:
+            x = self._input(view, read, given)
             if x is not None:
-                pairs = self._pairs[name]
-                pairs.append(Pair(x, gradient.detach(), value))
-                del pairs[:-MAX_PASSES]
+                value = read.take(view.target) if self._outputs else x.new_empty(0)
+                assert value is not None
+                seen.append((view, x, value))
+        z.register_hook(_Hook(self._on_gradient, seen))
+
+    def _input(self, view: _View, read: _Parts, given: _Parts) -> Tensor | None:
+        if view.site.attachment == "after":
+            return read.take(view.source)
+        if view.site.is_span:
+            return self._inputs.get(view.site.entry, {}).get(view.source)
+        return given.take(view.source)
+
+    def _on_gradient(self, seen: Sequence[tuple[_View, Tensor, Tensor]], gradient: Tensor) -> None:
+        read = _Parts(gradient, _Part.of)
+        for view, x, z in seen:
+            pairs, g = self._pairs[view.site.name], read.take(view.target)
+            assert g is not None
+            pairs.append(Pair(x, g, z))
+            del pairs[:-MAX_PASSES]

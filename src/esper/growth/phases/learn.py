@@ -13,8 +13,8 @@ from esper.growth.phases.course import refused, try_out
 from esper.growth.phases.phase import Next, Phase
 from esper.growth.readings import Readings
 from esper.growth.work import Work
-from esper.signals.shadow import Shadow
-from esper.surgery.capture import MAX_PASSES, Pair
+from esper.signals.shadow import Shadow, few_examples
+from esper.surgery.capture import MAX_PASSES, Capture, Pair
 from esper.surgery.random_streams import streams_kept
 
 HALVE = 1 / 3
@@ -25,6 +25,7 @@ class Learn(Phase):
     """Candidates learn in the shadow; those that explain the held-out gradient best go to trial."""
 
     name = "learn"
+    repeats = False
 
     def __init__(self, work: Work, candidates: Iterable[Candidate], signals: Sequence[Signal]) -> None:
         super().__init__(work)
@@ -69,7 +70,8 @@ class Learn(Phase):
 
     def _watch(self) -> Readings:
         sites = {c.site.name: c.site for c in self._candidates.values()}
-        return Readings(self.work.setup.training, sites.values())
+        training = self.work.setup.training
+        return Readings(training, Capture(training.model, sites.values(), pick=few_examples))
 
     def _keep_unfitted(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         for site, new in pairs.items():
@@ -87,9 +89,13 @@ class Learn(Phase):
     def _scores(self, otherwise: Mapping[str, Sequence[Pair]]) -> list[Score]:
         """Best first; on held-out pairs, or on ``otherwise`` where ``evaluate`` gives no gradients."""
         host = self.work.setup.host
-        pairs = host.pairs(self._readings.sites) if host.differentiable else otherwise
+        appraisal = self._shadow.appraisal()
         with streams_kept():
-            worths = self._shadow.worth(pairs)
+            if host.differentiable:
+                host.show(self._readings.sites, appraisal.add)
+            else:
+                appraisal.add(otherwise)
+        worths = appraisal.worths()
         scores = [
             Score(
                 candidate=name,

@@ -10,18 +10,23 @@ from esper.growth.phases.course import end, refused
 from esper.growth.phases.phase import Next, Phase, ToLearn
 from esper.growth.readings import Readings
 from esper.growth.work import Work
-from esper.signals.statistics import Statistics
+from esper.signals.statistics import Statistics, rows
+from esper.surgery.capture import Capture
 
 
 class Sense(Phase):
     """Reads the signals of every site for a few steps, then asks the controller what to try."""
 
     name = "sense"
+    repeats = False
 
     def __init__(self, work: Work) -> None:
         super().__init__(work)
         self._statistics = Statistics(work.setup.sites, seed=work.setup.seed)
-        self._readings = Readings(work.setup.training, work.setup.sites)
+        training = work.setup.training
+        self._readings = Readings(
+            training, Capture(training.model, work.setup.sites, pick=lambda _: rows, outputs=True)
+        )
         self._left = work.setup.pace.sense
         self._seen = False
 
