@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from esper import held_out
 from esper.errors import EvaluateError
-from esper.growth.held_out import move
+from esper.growth.batch import move
 from esper.surgery.isolation import isolated
 
 

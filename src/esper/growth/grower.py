@@ -25,7 +25,8 @@ from esper.errors import CheckpointError, ClosureError, ConfigurationError, Eval
 from esper.events import AnyEvent, Folded, RolledBack
 from esper.growth.budget import Budget, Size
 from esper.growth.episodes import Places
-from esper.growth.host import Evaluate, Host, Losses
+from esper.growth.host import Closure, Evaluate, Host, Losses, no_closure
+from esper.growth.last_call import LastCall, LossOf
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
@@ -71,6 +72,8 @@ class Grower:
         judge: what must be shown before a graft stays.
         memory: where every decision is written as an episode, and what is asked before a trial: those that it knows
             to be refused in such situations are spared. A run that goes on asks it anew for what it has not read.
+        loss: ``(output) -> loss``, the scalar training loss of what ``model`` returned, for loops without a closure:
+            `step` then repeats the latest call of ``model`` that had gradients.
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:
@@ -97,13 +100,12 @@ class Grower:
         controller: Controller | None = None,
         judge: Judge = Judge(),  # noqa: B008 - frozen
         memory: Memory | RunMemory | None = None,
+        loss: LossOf | None = None,
         seed: int = 0,
     ) -> None:
-        _check_types(evaluate, recipes)
+        _check_types(evaluate, recipes, total_steps)
         check_optimizer(optimizer, model)
         _check_alone(model, optimizer)
-        if total_steps is not None and total_steps < 1:
-            raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
         companions = tuple(c for c in (scheduler, scaler) if c is not None)
         training = Training(model, optimizer, companions, tuple(averaged))
         host = Host(training, evaluate)
@@ -139,6 +141,8 @@ class Grower:
             self._work.listeners.append(self._remembering.hear)
         self._phase: Phase = Rest(self._work, setup.pace.start)
         self._folded = False
+        self._loss, self._last_call = loss, LastCall(model)
+        self._listen()
         _growers.add(self)
 
     def __repr__(self) -> str:
@@ -187,23 +191,29 @@ class Grower:
 
         Args:
             closure: repeats forward and loss of the batch just trained on (with gradient accumulation, of the last
-                micro-batch) and returns the scalar loss; it is called during trials only, isolated.
+                micro-batch) and returns the scalar loss; it is called during trials only, isolated. Not needed when
+                Grower was given ``loss``: then the latest call of the model is repeated.
 
         Raises:
             ClosureError: there is none, it changes the model, or it does not return a scalar loss with a gradient.
             EvaluateError: ``evaluate`` stopped returning one loss per example.
         """
+        closure = closure if closure is not None else self._repetition()
+        self._last_call.stop()
         if not callable(closure):
             raise ClosureError(
                 "step() needs a closure that repeats forward and loss of this batch: "
-                "grower.step(lambda: loss_fn(model(inputs), targets))"
+                "grower.step(lambda: loss_fn(model(inputs), targets)); or, where the model returns its own loss, say "
+                "so once: Grower(..., loss=lambda output: output.loss)"
             )
         self._work.tally.step += 1
         self._stand_guard()
         self._work.closure = closure
         following = self._phase.step()
+        self._work.closure = no_closure  # it holds a batch
         if following is not None:
             self._phase = begin(self._work, following)
+        self._listen()
 
     def finish(self) -> nn.Module:
         """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing."""
@@ -212,6 +222,7 @@ class Grower:
         self._phase.stop()
         self._work.guard.dismiss()
         self._phase = Over(self._work)
+        self._last_call.stop()
         model = self._work.setup.training.model
         num_grafts = len(all_grafts(model))
         forms = observe(model, partial(self._work.setup.host.evaluate, model)) if num_grafts else {}
@@ -260,6 +271,16 @@ class Grower:
         self._phase = resume(self._work, state["phase"])
         self._work.load_state_dict(state["work"])
         self._folded = any(op["op"] == "fold" for op in record)
+        self._listen()
+
+    def _repetition(self) -> Closure | None:
+        return None if self._loss is None else self._last_call.take(self._loss)
+
+    def _listen(self) -> None:
+        if self._phase.repeats and self._loss is not None:
+            self._last_call.listen()
+        else:
+            self._last_call.stop()
 
     def _remember(self, memory: Memory | RunMemory, sites: Iterable[Site]) -> Remembering:
         return Remembering(
@@ -338,7 +359,9 @@ def _rival(model: nn.Module, optimizer: Optimizer) -> str:
     return ""
 
 
-def _check_types(evaluate: object, recipes: Sequence[object] | None) -> None:
+def _check_types(evaluate: object, recipes: Sequence[object] | None, total_steps: int | None) -> None:
+    if total_steps is not None and total_steps < 1:
+        raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
     if not callable(evaluate):
         raise EvaluateError(
             f"evaluate is a {type(evaluate).__name__}, not a function of the model: use esper.held_out(loader, loss)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from esper.errors import EvaluateError
+from esper.growth.batch import move
 
 PerExample = Callable[[nn.Module, Any], Tensor]
 
@@ -70,23 +71,6 @@ def held_out(
             "give held_out(loader, loss) or held_out(loader, per_example=...), one of the two"
         )
     return HeldOut(loader, per_example if per_example is not None else _from_loss(loss))
-
-
-def move(batch: Any, device: torch.device) -> Any:
-    """``batch`` with every tensor inside tuples, lists and mappings on ``device``."""
-    if isinstance(batch, Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: move(value, device) for key, value in batch.items()}
-    if isinstance(batch, (tuple, list)):
-        items = [move(item, device) for item in batch]
-        return items if isinstance(batch, list) else _tuple_like(batch, items)
-    return batch
-
-
-def _tuple_like(batch: tuple[Any, ...], items: list[Any]) -> tuple[Any, ...]:
-    """A named tuple's class takes its items one by one."""
-    return tuple(items) if type(batch) is tuple else type(batch)(*items)
 
 
 def _read(loader: Iterable[Any]) -> list[Any]:

@@ -56,9 +56,13 @@ Next = ToRest | ToTrim | ToSense | ToLearn | ToTry | ToEnd
 
 
 class Phase(ABC):
-    """One part of a round. While it is not armed nothing of it is in the model's path."""
+    """One part of a round. While it is not armed nothing of it is in the model's path.
+
+    ``repeats`` says whether its steps run the closure.
+    """
 
     name: str
+    repeats: bool = True
 
     def __init__(self, work: Work) -> None:
         self.work = work

@@ -13,6 +13,7 @@ class Rest(Phase):
     """Dormant until a given step."""
 
     name = "rest"
+    repeats = False
 
     def __init__(self, work: Work, until: int) -> None:
         super().__init__(work)
@@ -32,6 +33,7 @@ class Over(Phase):
     """No more growth."""
 
     name = "over"
+    repeats = False
 
     def step(self) -> Next | None:
         return None
