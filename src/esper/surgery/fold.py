@@ -12,7 +12,7 @@ import copy
 import inspect
 import operator
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from esper.errors import SiteError
 from esper.surgery.forward_graph import flaws, follow, graph_of, keep
 from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, hooks_of_users, is_cut, release
+from esper.surgery.names import above, common_parent, relative
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 from esper.surgery.trace import Trace
@@ -87,16 +88,16 @@ def obstacles(trace: Trace, spans: Iterable[Site]) -> dict[str, str]:
     model, found = trace.model, {}
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
-        parent = _common_parent(model, site.entry, site.exit)
+        parent = common_parent(model, site.entry, site.exit)
         if all(trace.within(parent, name) for name in (site.entry, site.exit)):
             by_parent[parent].append(site)
         else:
             found[site.name] = f"its ends are not called by the forward of {parent or 'the model'}"
     for parent, sites in by_parent.items():
-        ends = {_relative(name, parent) for site in sites for name in (site.entry, site.exit)}
+        ends = {relative(name, parent) for site in sites for name in (site.entry, site.exit)}
         wrong = flaws(model.get_submodule(parent), ends)
         for site in sites:
-            ours = (wrong.get(_relative(name, parent)) for name in (site.entry, site.exit))
+            ours = (wrong.get(relative(name, parent)) for name in (site.entry, site.exit))
             if flaw := next(filter(None, ours), None):
                 found[site.name] = f"the forward of {parent or 'the model'} {flaw}"
     return found
@@ -306,7 +307,7 @@ def _fold_spans(model: nn.Module, spans: list[_End], forms: Mapping[str, Form]) 
     """Write spans into the forward pass of the modules that hold their ends, innermost first."""
     by_parent: dict[str, list[_End]] = defaultdict(list)
     for span in spans:
-        parents = [_common_parent(model, graft.site.entry, span.exit) for graft in span.grafts]
+        parents = [common_parent(model, graft.site.entry, span.exit) for graft in span.grafts]
         by_parent[min(parents, key=len)].append(span)
     for parent in sorted(by_parent, key=lambda name: -name.count(".") - bool(name)):
         _rewrite(model.get_submodule(parent), parent, by_parent[parent], forms)
@@ -314,7 +315,7 @@ def _fold_spans(model: nn.Module, spans: list[_End], forms: Mapping[str, Form]) 
 
 def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[str, Form]) -> None:
     ends = [name for span in spans for graft in span.grafts for name in (graft.site.entry, span.exit)]
-    graph = graph_of(module, [_relative(name, parent) for name in ends])
+    graph = graph_of(module, [relative(name, parent) for name in ends])
     called, read = _called(graph), _read_by(graph)
     effects = {node for node in graph.nodes if not node.users}
     for span in spans:
@@ -335,13 +336,13 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[s
 
 
 def _write(graph: fx.Graph, span: _End, parent: str, forms: Mapping[str, Form]) -> None:
-    path, form = _relative(span.exit, parent), forms[span.exit]
+    path, form = relative(span.exit, parent), forms[span.exit]
     end = _node(graph, path)
     users = list(end.users)
 
     def read(graft: Graft) -> fx.Node:
         source = forms[graft.site.entry].source
-        entry = _node(graph, _relative(graft.site.entry, parent))
+        entry = _node(graph, relative(graft.site.entry, parent))
         node = entry.args[source] if isinstance(source, int) else entry.kwargs[source]
         assert isinstance(node, fx.Node)
         return node
@@ -399,29 +400,9 @@ def _forget(module: nn.Module, name: str) -> None:
 
 
 def _leave_fast_path(model: nn.Module, exit_name: str) -> None:
-    for name in _above(exit_name):
+    for name in above(exit_name):
         module = model.get_submodule(name)
         if isinstance(module, nn.TransformerEncoder):
             module.use_nested_tensor = False
         elif isinstance(module, nn.TransformerEncoderLayer):
             module.activation_relu_or_gelu = 0
-
-
-def _common_parent(model: nn.Module, entry: str, exit_name: str) -> str:
-    """Name of the smallest module with a forward that holds both; "" is the model itself."""
-    above = set(_above(entry))
-    shared = (name for name in _above(exit_name) if name in above)
-    return next(
-        (n for n in shared if not isinstance(model.get_submodule(n), nn.ModuleList | nn.ModuleDict)), ""
-    )
-
-
-def _above(name: str) -> Iterator[str]:
-    """Names of the modules that hold this one, the nearest first and the model, "", last."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
-
-
-def _relative(name: str, parent: str) -> str:
-    return name[len(parent) + 1 :] if parent else name

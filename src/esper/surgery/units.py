@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import nn
 
 from esper.surgery.graft import Grafts
+from esper.surgery.names import above
 from esper.surgery.trace import Call, Trace
 
 _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
@@ -59,19 +60,12 @@ def _reader(trace: Trace, owner: str, names: list[str]) -> str | None:
         return owner
     if trace.has_graph and not trace.read.intersection(names):
         return None
-    above = next((name for name in _above(owner) if name in trace.by_module), None)
-    if above is None or trace.has_graph:
-        return above
+    nearest = next((name for name in above(owner) if name in trace.by_module), None)
+    if nearest is None or trace.has_graph:
+        return nearest
     # Without a graph nobody knows who read them; a module that calls nothing else is the likely one.
-    return None if any(above in _above(name) for name in trace.by_module) else above
-
-
-def _above(name: str) -> Iterator[str]:
-    """Names of the modules that contain this one, the nearest first and the model, ``""``, last."""
-    while name:
-        name = name.rpartition(".")[0]
-        yield name
+    return None if any(nearest in above(name) for name in trace.by_module) else nearest
 
 
 def _inside_graft(model: nn.Module, name: str) -> bool:
-    return any(isinstance(model.get_submodule(above), Grafts) for above in (name, *_above(name)))
+    return any(isinstance(model.get_submodule(holder), Grafts) for holder in (name, *above(name)))
