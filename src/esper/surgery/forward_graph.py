@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import fx, nn
@@ -13,23 +13,32 @@ from esper.surgery.isolation import isolated
 
 
 class _Tracer(fx.Tracer):
-    """Stops at every submodule, except those that hold a module of ``inside``, and before checkpointed parts."""
+    """Stops at every submodule, except those that hold a module of ``inside``, and before checkpointed parts.
 
-    def __init__(self, inside: Sequence[str]) -> None:
+    Nor does it stop at other modules for which ``into`` is true, those of ``inside`` excepted.
+    """
+
+    def __init__(self, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None) -> None:
         super().__init__(autowrap_modules=(checkpoint,), autowrap_functions=(checkpoint.checkpoint,))
         self._inside = inside
+        self._into = into
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002 - torch's signature
-        return not any(name.startswith(f"{module_qualified_name}.") for name in self._inside)
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        if any(name.startswith(f"{module_qualified_name}.") for name in self._inside):
+            return False
+        return self._into is None or module_qualified_name in self._inside or not self._into(m)
 
 
-def graph_of(module: nn.Module, inside: Sequence[str]) -> fx.Graph:
+def graph_of(
+    module: nn.Module, inside: Sequence[str], *, into: Callable[[nn.Module], bool] | None = None
+) -> fx.Graph:
     """The graph of ``module``'s forward in which every module of ``inside`` is a node; the module stays as it was.
 
+    Modules for which ``into`` is true are written out, too, instead of being one node each.
     Raises whatever the forward raises when it is given symbols instead of tensors.
     """
     with isolated(module):
-        return _traced(module, inside)
+        return _traced(module, inside, into)
 
 
 def flaws(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
@@ -80,8 +89,10 @@ def _bindings(module: nn.Module) -> Iterator[tuple[tuple[int, str], Any]]:
         yield from (((id(part), name), value) for name, value in vars(part).items() if name != "training")
 
 
-def _traced(module: nn.Module, inside: Sequence[str]) -> fx.Graph:
-    graph = _Tracer(inside).trace(module)
+def _traced(
+    module: nn.Module, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None
+) -> fx.Graph:
+    graph = _Tracer(inside, into).trace(module)
     graph._tracer_cls = None  # else a pickle would need this class
     for node in graph.nodes:
         node.type = None  # an annotation, which may name what a pickle cannot find

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from esper.surgery.block import Block
+
 Kind = Literal["vector", "sequence", "signal", "image"]
 Attachment = Literal["beside", "after"]
 
@@ -43,7 +45,8 @@ class Site:
 
     ``beside`` reads the input of module ``entry`` and adds to the output of module ``exit``; entry and exit are
     the same module, or the two ends of a span. ``after`` reads the output of ``exit`` and adds to it.
-    ``source`` is what the graft reads, ``target`` what it must produce.
+    ``source`` is what the graft reads, ``target`` what it must produce. ``block`` is that of the model's own layers
+    from ``entry`` to ``exit``, where they are one.
     """
 
     exit: str
@@ -51,6 +54,7 @@ class Site:
     target: Port
     entry: str = ""
     attachment: Attachment = "beside"
+    block: Block | None = None
 
     def __post_init__(self) -> None:
         if not self.entry:
