@@ -123,6 +123,19 @@ class Cut(Event, frozen=True):
     total_macs: int
 
 
+class Widened(Event, frozen=True):
+    """Widening grafts became units of the model's own ``layers``: the same function.
+
+    ``params`` are the zeros that were added where units of two of them meet.
+    """
+
+    layers: tuple[str, ...]
+    num_grafts: int
+    params: int
+    total_params: int
+    total_macs: int
+
+
 class RolledBack(Event, frozen=True):
     """The guard put everything back to the state of step ``to_step``; the steps since are lost."""
 
@@ -144,4 +157,4 @@ class Ended(Event, frozen=True):
     reason: str
 
 
-AnyEvent = Sensed | Scored | Judged | Attached | Refused | Spared | Cut | RolledBack | Folded | Ended
+AnyEvent = Sensed | Scored | Judged | Attached | Refused | Spared | Cut | Widened | RolledBack | Folded | Ended

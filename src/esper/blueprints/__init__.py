@@ -13,6 +13,7 @@ from esper.blueprints import (
     lora,
     mlp,
     squeeze_excite,
+    widen,
 )
 from esper.blueprints.birth import check_birth
 from esper.blueprints.catalogue import (
@@ -28,7 +29,7 @@ from esper.blueprints.catalogue import (
 )
 from esper.blueprints.cost import Cost
 
-FAMILIES = (attention, bottleneck, conv1d, conv2d, ffn, gated, gru, lora, mlp, squeeze_excite)
+FAMILIES = (attention, bottleneck, conv1d, conv2d, ffn, gated, gru, lora, mlp, squeeze_excite, widen)
 """The modules whose import fills the catalogue; each holds one family."""
 
 __all__ = [

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from esper.blueprints.catalogue import build
+from esper.blueprints.catalogue import build, find
 from esper.blueprints.lengths import law, lengths_of, with_lengths
 from esper.errors import RecipeError
 from esper.recipe import Recipe
@@ -48,7 +48,7 @@ def _first_fault(recipe: Recipe, site: Site) -> str | None:
     body = build(recipe, site, seed=0)
     return (
         _fault_of_seed(body, build(recipe, site, seed=0))
-        or _fault_of_shape(body, site)
+        or _fault_of_shape(body, recipe, site)
         or next((fault for dtype in DTYPES if (fault := _fault_of_step(body, site, dtype))), None)
     )
 
@@ -63,8 +63,8 @@ def _fault_of_seed(body: nn.Module, twin: nn.Module) -> str | None:
     return None
 
 
-def _fault_of_shape(body: nn.Module, site: Site) -> str | None:
-    for source, target in _other_lengths(site):
+def _fault_of_shape(body: nn.Module, recipe: Recipe, site: Site) -> str | None:
+    for source, target in _other_lengths(recipe, site):
         for num_examples in (2, 5):
             with torch.no_grad():
                 y = body(_normal(source.batched(num_examples), torch.float32))
@@ -75,10 +75,15 @@ def _fault_of_shape(body: nn.Module, site: Site) -> str | None:
     return None
 
 
-def _other_lengths(site: Site) -> Iterator[tuple[Port, Port]]:
-    """The site's ports as traced, and again a little longer where its lengths may vary."""
+def _other_lengths(recipe: Recipe, site: Site) -> Iterator[tuple[Port, Port]]:
+    """The site's ports as traced, and again a little longer where its lengths may vary.
+
+    A copy of the model's own layers has the lengths that these have, which a guess cannot know better.
+    """
     source, target = site.source, site.target
     yield source, target
+    if find(recipe.blueprint).of_block:
+        return
     if source.kind != target.kind or source.kind == "vector":
         return
     rule = law(lengths_of(source), lengths_of(target))

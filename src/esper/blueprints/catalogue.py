@@ -48,6 +48,7 @@ class Blueprint:
     does not fit a source and a target of such kinds, or None. ``builder(source, target, **options)`` returns
     the body: a module from a batch shaped like ``source`` to one shaped like ``target``, its last projection
     zero. A builder also runs on the meta device, to be counted: it may initialise values, not read them.
+    One that is ``of_block`` is given the block of the site as well, and fits only where there is one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Blueprint:
     pairs: Pairs
     builder: Builder
     condition: Condition | None = None
+    of_block: bool = False
 
     @property
     def options(self) -> dict[str, Option]:
@@ -67,11 +69,16 @@ _blueprints: dict[str, Blueprint] = {}
 
 
 def blueprint(
-    name: str, *, pairs: Iterable[tuple[Kind, Kind]], condition: Condition | None = None
+    name: str,
+    *,
+    pairs: Iterable[tuple[Kind, Kind]],
+    condition: Condition | None = None,
+    of_block: bool = False,
 ) -> Callable[[AnyBuilder], AnyBuilder]:
     """Add a builder to the catalogue under ``name``; its docstring's first line becomes the summary.
 
-    The builder takes ``(source, target)`` and keyword-only options with defaults. Defining the same function
+    The builder takes ``(source, target)``, with ``of_block`` also the site's block of layers, and keyword-only options
+    with defaults. Defining the same function
     again (a notebook cell run twice) replaces it; another function under a taken name raises RecipeError.
     """
 
@@ -81,7 +88,7 @@ def blueprint(
         if known is not None and _origin(known.builder) != _origin(builder):
             taken_by = ".".join(_origin(known.builder))
             raise RecipeError(f"the name {name!r} is taken by {taken_by}; choose another")
-        _blueprints[name] = Blueprint(name, summary, tuple(pairs), builder, condition)
+        _blueprints[name] = Blueprint(name, summary, tuple(pairs), builder, condition, of_block)
         return builder
 
     return register
@@ -109,6 +116,10 @@ def fits(recipe: Recipe, site: Site) -> str | None:
     chosen = find(recipe.blueprint)
     _check_options(chosen, recipe)
     source, target = site.source, site.target
+    if chosen.of_block:
+        return (
+            None if site.block is not None else f"{chosen.name} needs a block of the model's own layers here"
+        )
     if (source.kind, target.kind) not in chosen.pairs:
         return f"{chosen.name} does not go from {source.kind} to {target.kind}"
     if source.kind == target.kind == "sequence" and (
@@ -142,8 +153,9 @@ def cost(recipe: Recipe, site: Site) -> Cost:
     Raises RecipeError when the recipe does not fit the site.
     """
     _require_fit(recipe, site)
-    ports = Site("ports", source=site.source, target=site.target)
-    return _cost(find(recipe.blueprint), recipe, ports)
+    chosen = find(recipe.blueprint)
+    block = site.block if chosen.of_block else None
+    return _cost(chosen, recipe, Site("ports", source=site.source, target=site.target, block=block))
 
 
 def offers(site: Site, recipes: Sequence[Recipe] | None = None) -> tuple[Recipe, ...]:
@@ -159,8 +171,10 @@ def _require_fit(recipe: Recipe, site: Site) -> None:
 
 
 def _make(recipe: Recipe, site: Site, device: str) -> nn.Module:
+    chosen = find(recipe.blueprint)
+    block = (site.block,) if chosen.of_block else ()
     with torch.device(device):
-        return find(recipe.blueprint).builder(site.source, site.target, **dict(recipe.options))
+        return chosen.builder(site.source, site.target, *block, **dict(recipe.options))
 
 
 def _check_options(chosen: Blueprint, recipe: Recipe) -> None:

@@ -25,9 +25,12 @@ def count(module: nn.Module, source: Port) -> Cost:
     Multiply-adds are those of matrix products and convolutions, as PyTorch's flop counter sees them (two
     flops each); element-wise work and pooling count nothing. On the meta device recurrent layers and
     attention fall apart into plain matrix products, so none of them is missed. Two examples are run, since
-    a batch normalisation refuses to train on one.
+    an instance normalisation refuses to train on one.
     """
     params = sum(parameter.numel() for parameter in module.parameters())
+    for norm in module.modules():
+        if isinstance(norm, nn.modules.batchnorm._NormBase):
+            norm.eval()  # one without momentum asks in training how many batches it has seen
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module(torch.empty(source.batched(2), device="meta"))
     return Cost(params=params, macs=counter.get_total_flops() // 4)

@@ -24,6 +24,7 @@ from esper.controller.rules import Controller, Rules
 from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
 from esper.events import AnyEvent, Folded, RolledBack
 from esper.growth.budget import Budget, Size
+from esper.growth.enlarging import enlarge_layers
 from esper.growth.episodes import Places
 from esper.growth.host import Closure, Evaluate, Host, Losses, no_closure
 from esper.growth.last_call import LastCall, LossOf
@@ -37,6 +38,7 @@ from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Setup, Work
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
+from esper.surgery.blocks import find_blocks
 from esper.surgery.fold import fold, observe, obstacles
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
@@ -225,7 +227,8 @@ class Grower:
         self._last_call.stop()
         model = self._work.setup.training.model
         num_grafts = len(all_grafts(model))
-        forms = observe(model, partial(self._work.setup.host.evaluate, model)) if num_grafts else {}
+        enlarge_layers(self._work)
+        forms = observe(model, partial(self._work.setup.host.evaluate, model)) if all_grafts(model) else {}
         for module in (model, *map(inner, self._work.setup.training.averaged)):
             fold(module, forms)
         self._work.record.append(folded(forms))
@@ -378,13 +381,15 @@ def _explore(host: Host, judge: Judge) -> SiteMap:
     found = discover(seen)
     _check_losses(host.examine(), judge)
     blocked = obstacles(seen, (site for site in found.offers if site.is_span))
-    return discover(seen, blocked=blocked) if blocked else found
+    sites = discover(seen, blocked=blocked) if blocked else found
+    return sites.with_blocks(find_blocks(seen, (site for site in sites.offers if site.is_span)))
 
 
 def _features(site: Site) -> str:
     """A site without its lengths, which may differ from batch to batch."""
     source, target = site.source, site.target
-    return f"{site.name}: {source.kind} {source.width} to {target.kind} {target.width}"
+    block = "" if site.block is None else f", {site.block}"
+    return f"{site.name}: {source.kind} {source.width} to {target.kind} {target.width}{block}"
 
 
 def _check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> None:

@@ -137,6 +137,18 @@ def dismiss(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
         group["params"][:] = [p for p in group["params"] if id(p) not in gone]
 
 
+def replace_parameter(
+    optimizer: Optimizer, old: nn.Parameter, new: nn.Parameter, state: dict[str, Any]
+) -> None:
+    """Put ``new``, with ``state``, where ``old`` is in the optimizer's groups; an unknown one is ignored."""
+    optimizer.state.pop(old, None)
+    for group in optimizer.param_groups:
+        for index, parameter in enumerate(group["params"]):
+            if parameter is old:
+                group["params"][index] = new
+                optimizer.state.update({new: state} if state else {})
+
+
 def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[dict[str, Any]]:
     """A copy of the optimizer's state for each parameter, in order; an empty one where there is none."""
     return [copied(optimizer.state.get(p, {})) for p in parameters]

@@ -6,13 +6,16 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
 from torch import nn
 
 from esper.blueprints.catalogue import build
 from esper.errors import CheckpointError, SiteError
+from esper.growth.joining import enlarge
 from esper.growth.optimizers import assign, dismiss, join
 from esper.growth.training import inner
 from esper.recipe import Recipe
+from esper.surgery.block import Block
 from esper.surgery.fold import Form, fold
 from esper.surgery.graft import Graft, attach, cut, like_host
 from esper.surgery.site import Port, Site
@@ -29,6 +32,7 @@ def attached(site: Site, recipe: Recipe) -> dict[str, Any]:
         "attachment": site.attachment,
         "source": [site.source.kind, list(site.source.shape), site.source.batch_dim],
         "target": [site.target.kind, list(site.target.shape), site.target.batch_dim],
+        "block": msgspec.to_builtins(site.block),
         "blueprint": recipe.blueprint,
         "options": dict(recipe.options),
     }
@@ -41,7 +45,9 @@ def folded(forms: Mapping[str, Form]) -> dict[str, Any]:
 
 def site_of(op: dict[str, Any]) -> Site:
     """The site of an attachment."""
-    return Site(op["exit"], _port(op["source"]), _port(op["target"]), op["entry"], op["attachment"])
+    ports = _port(op["source"]), _port(op["target"])
+    block = msgspec.convert(op.get("block"), Block | None)
+    return Site(op["exit"], *ports, op["entry"], op["attachment"], block)
 
 
 def recipe_of(op: dict[str, Any]) -> Recipe:
@@ -95,6 +101,8 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             cut(model, op["exit"])
             if optimizer is not None:
                 dismiss(optimizer, map(model.get_parameter, op["dead"]))
+        case "widen":
+            enlarge(model, op["places"], optimizer)
         case "fold":
             fold(model, {name: Form(*data) for name, data in op["forms"].items()})
         case other:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from esper.surgery.block import Block
 
 Kind = Literal["vector", "sequence", "signal", "image"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
 Attachment = Literal["beside", "after"]
 
 

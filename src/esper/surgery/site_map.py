@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from esper.errors import SiteError
+from esper.surgery.blocks import Blocks
 from esper.surgery.site import Site
 
 _HEADS = ("module", "class", "parameters", "share", "grows", "how, or why not")
@@ -66,6 +67,18 @@ class SiteMap:
             if not any(_matches(site, pattern) for site in self.offers):
                 raise SiteError(self._unknown(pattern))
         return replace(self, sites=tuple(s for s in self.offers if any(_matches(s, p) for p in wanted)))
+
+    def with_blocks(self, blocks: Blocks) -> SiteMap:
+        """This map with the blocks that spans reach across; spans that have one are sites of their own accord."""
+        offers = tuple(map(blocks.placed, self.offers))
+        chosen = {site.name for site in self.sites}
+        sites = tuple(site for site in offers if site.name in chosen or site.block is not None)
+        widened = {name: str(block) for block in blocks.found.values() for name in block.producers}
+        rows = (
+            replace(r, note=f"{r.note}, widens {widened[r.module]}") if r.module in widened else r
+            for r in self.rows
+        )
+        return replace(self, sites=sites, offers=offers, rows=tuple(rows))
 
     def _unknown(self, pattern: str) -> str:
         for row in self.rows:

@@ -119,9 +119,17 @@ def flaw_of(model: nn.Module, name: str, as_end: Callable[[nn.Module], End | Non
         return f"the weight of {name} is made of other tensors"
     if not _is_plain(module):
         return f"{name} is a {type(module).__name__} with a forward of its own"
-    if _is_shared(model, module):
+    if is_shared(model, module):
         return f"{name} shares a weight with another module"
     return ""
+
+
+def is_shared(model: nn.Module, module: nn.Module) -> bool:
+    """Whether a module, or one of its parameters, is also to be found elsewhere in the model."""
+    own = {id(p) for p in module.parameters(recurse=False)}
+    others = [p for other in model.modules() if other is not module for p in other.parameters(recurse=False)]
+    names = [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
+    return len(names) > 1 or any(id(p) in own for p in others)
 
 
 def unit_tensors(model: nn.Module, block: Block) -> Iterator[UnitTensor]:
@@ -218,10 +226,3 @@ def _is_plain(module: nn.Module) -> bool:
     own = type(module)
     kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, *RECURRENT)
     return any(isinstance(module, kind) and own.forward is kind.forward for kind in kinds)
-
-
-def _is_shared(model: nn.Module, module: nn.Module) -> bool:
-    own = {id(p) for p in module.parameters(recurse=False)}
-    others = [p for other in model.modules() if other is not module for p in other.parameters(recurse=False)]
-    names = [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
-    return len(names) > 1 or any(id(p) in own for p in others)

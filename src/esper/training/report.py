@@ -115,7 +115,7 @@ def rounds(events: Iterable[facts.AnyEvent]) -> list[dict[str, Any]]:
     """Shadow rounds, each with the trials and outcomes that followed it; the first may have no scores."""
     found: list[dict[str, Any]] = []
     for fact in events:
-        if isinstance(fact, facts.Sensed | facts.Spared | facts.Folded | facts.Ended):
+        if isinstance(fact, facts.Sensed | facts.Spared | facts.Widened | facts.Folded | facts.Ended):
             continue
         if isinstance(fact, facts.Scored) or not found:
             found.append({"step": fact.step, "scored": None, "trials": [], "outcomes": []})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack, Spared
+from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack, Spared, Widened
 from esper.training.run import Record, Result
 
 MAX_REASONS = 4
@@ -55,6 +55,8 @@ def told(event: AnyEvent) -> str | None:
             return f"step {event.step:,}: {recipe} grew at {site} (+{event.params:,} parameters)"
         case Cut():
             return f"step {event.step:,}: the own path of {event.site} was no longer needed and went"
+        case Widened():
+            return f"step {event.step:,}: {event.num_grafts} widenings became units of {', '.join(event.layers)}"
         case RolledBack():
             return f"step {event.step:,}: put back to step {event.to_step:,}: {event.reason}"
         case Refused():
