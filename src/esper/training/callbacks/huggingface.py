@@ -21,7 +21,7 @@ from esper.growth import checkpoint
 from esper.growth.grower import Grower
 from esper.growth.held_out import held_out
 from esper.growth.host import Evaluate
-from esper.training.callbacks.forms import Losses
+from esper.training.callbacks.losses import Losses
 
 FOLDER = "growth"
 STATE = "trainer_state.json"
@@ -116,10 +116,10 @@ class Growth(TrainerCallback):  # type: ignore[misc] # transformers is not follo
         self._ready = True
         return grower
 
-    def _loss(self, model: nn.Module, batch: Any) -> tuple[Tensor, Any]:
-        """Loss and output; ``compute_loss`` may take the labels out of what it is given."""
-        loss, output = self._inputs.compute(model, dict(batch), return_outputs=True)
-        return loss, output
+    def _loss(self, model: nn.Module, batch: Any) -> Tensor:
+        """``compute_loss`` may take the labels out of what it is given."""
+        loss: Tensor = self._inputs.compute(model, dict(batch))
+        return loss
 
 
 class _Inputs:
