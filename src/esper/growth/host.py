@@ -75,19 +75,18 @@ class Host:
             ):
                 return self._counted(self._evaluate(self.model))
 
-    def show(self, sites: Sequence[Site], to: Callable[[Pairs], None]) -> None:
-        """Per-example held-out gradients at ``sites``, batch by batch, of the first ``MAX_PASSES``.
+    def show(self, sites: Sequence[Site], to: Callable[[str, Pair], None]) -> None:
+        """Hand on the per-example held-out gradients at ``sites`` of the first ``MAX_PASSES`` batches, one by one.
 
         There are none where ``evaluate`` gives no gradients.
         """
-        capture = Capture(self.model, sites)
+        capture = Capture(self.model, sites, to=to)
         with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
             capture.arm()
             try:
                 for losses in islice(self._batches(self.model), MAX_PASSES):
                     self._backward(losses)
-                    del losses  # and its graph, before the pairs are read
-                    to(capture.take())
+                    del losses  # and its graph, before the next is made
             finally:
                 capture.disarm()
 

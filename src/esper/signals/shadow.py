@@ -69,7 +69,9 @@ class Shadow:
         Bodies are judged in evaluation mode.
         """
         appraisal = self.appraisal()
-        appraisal.add(pairs)
+        for site, own in pairs.items():
+            for pair in own:
+                appraisal.add(site, pair)
         return appraisal.worths()
 
     def appraisal(self) -> Appraisal:
@@ -108,14 +110,14 @@ class Appraisal:
         self._sums = {name: _Sums() for name in bodies}
 
     @torch.no_grad()
-    def add(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
-        """Read pairs, keyed by site name; those whose gradient is not finite are passed over."""
-        for name, (site, body) in self._bodies.items():
-            for x, g, _ in pairs.get(site.name, ()):
-                if bool(torch.isfinite(g).all()):
-                    with _as_judged(body):
-                        fit = body(x.float())
-                    self._sums[name].add(fit, -g.float(), x.shape[site.source.batch_dim])
+    def add(self, site: str, pair: Pair) -> None:
+        """Read a pair of the site of that name; one whose gradient is not finite is passed over."""
+        if not bool(torch.isfinite(pair.g).all()):
+            return
+        for name, (own, body) in self._bodies.items():
+            if own.name == site:
+                with _as_judged(body):
+                    self._sums[name].read(body, pair, own)
 
     def worths(self) -> dict[str, Worth]:
         """What has been read says so much of each body."""
@@ -132,7 +134,13 @@ class _Sums:
     num_values: int = 0
     num_examples: int = 0
 
-    def add(self, fit: Tensor, g: Tensor, num_examples: int) -> None:
+    def read(self, body: nn.Module, pair: Pair, site: Site) -> None:
+        """A few examples at a time: a body may need more memory than the whole host."""
+        few, source, target = few_examples(site).most, site.source.batch_dim, site.target.batch_dim
+        for x, g in zip(pair.x.split(few, source), pair.g.split(few, target), strict=True):
+            self._add(body(x.float()), -g.float(), x.shape[source])
+
+    def _add(self, fit: Tensor, g: Tensor, num_examples: int) -> None:
         self.ff += float(fit.square().sum())
         self.fg += float((fit * g).sum())
         self.gg += float(g.square().sum())

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -140,7 +139,9 @@ class Capture:
     passes and recomputation leave nothing behind. With gradient accumulation each micro-batch gives a pair; the last
     ``MAX_PASSES`` are kept.
 
-    ``pick`` says for each site what of its tensors is kept, all by default; ``outputs``, whether ``z`` is too.
+    ``pick`` says for each site what of its tensors is kept, all by default; ``outputs``, whether ``z`` is too. With
+    ``to`` each pair is handed on by its site's name as soon as its gradient arrives, in the midst of the backward pass,
+    and not kept.
     """
 
     def __init__(
@@ -150,11 +151,13 @@ class Capture:
         *,
         pick: Callable[[Site], Pick] = _pick_whole,
         outputs: bool = False,
+        to: Callable[[str, Pair], None] | None = None,
     ) -> None:
         self._model = model
         self.sites = tuple(sites)
         self._views = _views(self.sites, pick)
         self._outputs = outputs
+        self._to = to
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
         self._inputs: dict[str, dict[_Part, Tensor]] = {}
         self._handles: list[RemovableHandle] = []
@@ -239,7 +242,14 @@ class Capture:
     def _on_gradient(self, seen: Sequence[tuple[_View, Tensor, Tensor]], gradient: Tensor) -> None:
         read = _Parts(gradient, _Part.of)
         for view, x, z in seen:
-            pairs, g = self._pairs[view.site.name], read.take(view.target)
+            g = read.take(view.target)
             assert g is not None
-            pairs.append(Pair(x, g, z))
-            del pairs[:-MAX_PASSES]
+            self._give(view.site.name, Pair(x, g, z))
+
+    def _give(self, site: str, pair: Pair) -> None:
+        if self._to is not None:
+            self._to(site, pair)
+            return
+        pairs = self._pairs[site]
+        pairs.append(pair)
+        del pairs[:-MAX_PASSES]

@@ -80,22 +80,22 @@ class Learn(Phase):
             del kept[:-MAX_PASSES]
 
     def _halve(self, latest: Mapping[str, Sequence[Pair]]) -> None:
+        self._readings.stop()  # it would read the held-out passes, too
         names = set(self.work.setup.controller.halve(self._scores(latest)))
         self._shadow.keep(names)
         self._candidates = {name: c for name, c in self._candidates.items() if name in names}
-        self._readings.stop()
         self._readings = self._watch()
 
     def _scores(self, otherwise: Mapping[str, Sequence[Pair]]) -> list[Score]:
         """Best first; on held-out pairs, or on ``otherwise`` where ``evaluate`` gives no gradients."""
         host = self.work.setup.host
-        appraisal = self._shadow.appraisal()
         with streams_kept():
             if host.differentiable:
+                appraisal = self._shadow.appraisal()
                 host.show(self._readings.sites, appraisal.add)
+                worths = appraisal.worths()
             else:
-                appraisal.add(otherwise)
-        worths = appraisal.worths()
+                worths = self._shadow.worth(otherwise)
         scores = [
             Score(
                 candidate=name,
@@ -113,8 +113,8 @@ class Learn(Phase):
 
     def _choose(self) -> Next:
         work = self.work
-        scores = self._scores(self._unfitted)
         self.stop()
+        scores = self._scores(self._unfitted)
         chosen = list(work.setup.controller.choose(scores))
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
         if not chosen:
