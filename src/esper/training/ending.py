@@ -9,20 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from esper.errors import RunError
 from esper.events import Attached
 from esper.growth import checkpoint
 from esper.growth.saved import KIND
 from esper.training.data import Rows, take
-from esper.training.graph import Description, describe, rebuild, weights_of
-from esper.training.network import evaluating, layers, num_macs, num_params
-from esper.training.program import describe_program
+from esper.training.graph import Description, rebuild
+from esper.training.network import layers, num_macs, num_params
 from esper.training.run import Record, Result, RunFolder
 from esper.training.task import Task
 from esper.training.trainer import Trainer
+from esper.training.twin import described
 
 NUM_COMPARED = 16
 
@@ -67,26 +66,11 @@ def store_model(
     """
     grown = {"kind": KIND, "record": list(record), "model": dict(model.state_dict())}
     try:
-        description, state = _graph(model, take(rows, slice(0, NUM_COMPARED))[:-1])
+        description, state = described(model, take(rows, slice(0, NUM_COMPARED))[:-1])
         tree = {"graph": msgspec.to_builtins(description), "state": state}
     except RunError as error:
         tree = {"graph": None, "reason": str(error), "state": grown["model"]}
     checkpoint.write(run.model, grown | tree)
-
-
-def _graph(model: nn.Module, inputs: Rows) -> tuple[Description, dict[str, Tensor]]:
-    """Layers where ``torch.fx`` sees them, else the operations that ``torch.export`` sees."""
-    try:
-        description = describe(model, num_inputs=len(inputs))
-        state = weights_of(model, description)
-        _check_twin(model, rebuild(description, state), inputs)
-    except RunError as error:
-        try:
-            description, state = describe_program(model, inputs)
-        except RunError as other:
-            raise RunError(f"{error}; {other}") from error
-        _check_twin(model, rebuild(description, state), inputs)
-    return description, state
 
 
 def load_model(run: RunFolder) -> nn.Module:
@@ -102,15 +86,6 @@ def load_model(run: RunFolder) -> nn.Module:
             f"{tree['reason']}; its weights are there: esper export {run.name} --format safetensors"
         )
     return rebuild(msgspec.convert(tree["graph"], Description), tree["state"])
-
-
-def _check_twin(model: nn.Module, twin: nn.Module, inputs: Rows) -> None:
-    """Hooks, for one, are no part of a graph of layers."""
-    with torch.no_grad(), evaluating(model):
-        if not torch.allclose(twin(*inputs), model(*inputs), rtol=1e-4, atol=1e-5):
-            raise RunError(
-                "this network does something that no graph of it shows, such as drawing at random in eval mode"
-            )
 
 
 def _read_test(task: Task, model: nn.Module) -> tuple[float, float | None, dict[str, float]]:

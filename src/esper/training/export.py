@@ -77,11 +77,13 @@ def _example(run: RunFolder) -> Rows:
     return tuple(part.clone() for part in rows[:-1])  # a view would drag all rows into the file
 
 
-def _write_export(model: nn.Module, inputs: Rows, path: Path) -> None:
+def write_program(model: nn.Module, inputs: Rows, path: Path) -> None:
+    """What ``torch.export`` makes of ``model`` for ``inputs``, as ``.pt2``. Raises ``RunError`` when it cannot."""
     torch.export.save(program_of(model, inputs), path.with_suffix(".pt2"))
 
 
-def _write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
+def write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
+    """``model`` for inputs like ``inputs`` as ``.onnx``. Raises ``RunError`` when torch cannot write it so."""
     try:
         with _silent_exporter():
             program = torch.onnx.export(program_of(model, inputs), (), dynamo=True, verbose=False)
@@ -120,4 +122,4 @@ def _move(source: Path, folder: Path) -> list[Path]:
         raise DataError(f"cannot write into {folder}: {error.strerror}") from error
 
 
-_WRITERS: dict[str, Writer] = {"export": _write_export, "onnx": _write_onnx}
+_WRITERS: dict[str, Writer] = {"export": write_program, "onnx": write_onnx}
