@@ -48,7 +48,7 @@ def enlarge_layers(work: Work) -> None:
 def _size(work: Work) -> Size:
     host = work.setup.host
     with isolated(host.model, eval_mode=True):
-        seen = trace(host.model, partial(host.evaluate, host.model))
+        seen = trace(host.model, partial(host.glimpse, host.model))
     return Size(_num_params(host.model), seen.macs)
 
 

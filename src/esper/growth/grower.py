@@ -377,7 +377,7 @@ def _check_types(evaluate: object, recipes: Sequence[object] | None, total_steps
 def _explore(host: Host, judge: Judge) -> SiteMap:
     """Trace one held-out batch, find the sites, and check what ``evaluate`` returns."""
     with isolated(host.model, eval_mode=True):
-        seen = trace(host.model, partial(host.evaluate, host.model))
+        seen = trace(host.model, partial(host.glimpse, host.model))
     found = discover(seen)
     _check_losses(host.examine(), judge)
     blocked = obstacles(seen, (site for site in found.offers if site.is_span))

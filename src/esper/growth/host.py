@@ -47,6 +47,11 @@ class Host:
             for losses in self._batches(model):
                 del losses  # and its graph with it, before that of the next batch is made
 
+    def glimpse(self, model: nn.Module) -> None:
+        """As `evaluate`, of the first batch only."""
+        with isolated(model, eval_mode=True), self._others.sought(model), torch.enable_grad():
+            next(iter(self._batches(model)))
+
     def examine(self) -> Losses:
         """First look at ``evaluate``: finds out whether it gives gradients, and returns its losses, shape ``(N,)``.
 
@@ -93,7 +98,7 @@ class Host:
     def idle_macs(self) -> int:
         """Multiply-adds per example, of one held-out batch, that nothing the model returns depends on."""
         with isolated(self.model, eval_mode=True):
-            return trace(self.model, partial(self.evaluate, self.model)).idle_macs
+            return trace(self.model, partial(self.glimpse, self.model)).idle_macs
 
     def unused(self) -> set[str]:
         """Names of trainable parameters that the held-out losses do not depend on; none without gradients."""
