@@ -49,7 +49,7 @@ def _first_fault(recipe: Recipe, site: Site) -> str | None:
     return (
         _fault_of_seed(body, build(recipe, site, seed=0))
         or _fault_of_shape(body, recipe, site)
-        or next((fault for dtype in DTYPES if (fault := _fault_of_step(body, site, dtype))), None)
+        or next((fault for dtype in DTYPES if (fault := _fault_of_step(body, recipe, site, dtype))), None)
     )
 
 
@@ -92,7 +92,7 @@ def _other_lengths(recipe: Recipe, site: Site) -> Iterator[tuple[Port, Port]]:
         yield with_lengths(source, longer), with_lengths(target, rule.lengths(longer))
 
 
-def _fault_of_step(fresh: nn.Module, site: Site, dtype: torch.dtype) -> str | None:
+def _fault_of_step(fresh: nn.Module, recipe: Recipe, site: Site, dtype: torch.dtype) -> str | None:
     """Two backward passes with one optimizer step between them, towards a random direction of the output."""
     body = copy.deepcopy(fresh).to(dtype)
     x, direction = (_normal(port.batched(NUM_EXAMPLES), dtype) for port in (site.source, site.target))
@@ -108,7 +108,9 @@ def _fault_of_step(fresh: nn.Module, site: Site, dtype: torch.dtype) -> str | No
     after = body(x)
     (after * direction).sum().backward()
     most = MOST_CHANGE * max(1.0, max(site.source.width, site.target.width) / WIDE)
-    return _fault_of_change(after.detach() - before.detach(), most) or _fault_of_gradients(body, dtype)
+    return _fault_of_change(after.detach() - before.detach(), most) or _fault_of_gradients(
+        body, recipe, dtype
+    )
 
 
 def _fault_of_change(change: Tensor, most: float) -> str | None:
@@ -119,12 +121,14 @@ def _fault_of_change(change: Tensor, most: float) -> str | None:
     return None
 
 
-def _fault_of_gradients(body: nn.Module, dtype: torch.dtype) -> str | None:
+def _fault_of_gradients(body: nn.Module, recipe: Recipe, dtype: torch.dtype) -> str | None:
+    """A copy of the model's own layers may be dead in part where these are."""
+    may_be_dead = find(recipe.blueprint).of_block
     for name, parameter in body.named_parameters():
         gradient = parameter.grad
         if gradient is not None and not bool(gradient.isfinite().all()):
             return f"the gradient of {name} is not finite in {dtype}"
-        if parameter.requires_grad and not _is_live(parameter):
+        if parameter.requires_grad and not may_be_dead and not _is_live(parameter):
             return f"is dead in part: {name} has no gradient after the first step"
     return None
 

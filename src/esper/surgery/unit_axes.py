@@ -101,7 +101,7 @@ def consumer_of(module: nn.Module) -> End | None:
     if isinstance(module, nn.Linear):
         options = (("bias", False), ("out_features", module.out_features))
         return End("Linear", options, module.in_features)
-    if isinstance(module, nn.Conv1d | nn.Conv2d):
+    if isinstance(module, nn.Conv1d | nn.Conv2d) and not is_depthwise(module):
         options = (*_conv(module), ("bias", False), ("out_channels", module.out_channels))
         return End(_kind(module), options, module.in_channels, module.groups, last=False)
     if _is_turned(module):
