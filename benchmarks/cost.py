@@ -46,7 +46,7 @@ Times = dict[str, list[tuple[float, float]]]
 
 @dataclass(frozen=True)
 class Host:
-    """A network, its task and the recipes that are offered to it; ``whole`` runs are measured too, or one round only."""
+    """A network, its task and the recipes that are offered to it; of one that is ``whole`` runs are measured, too."""
 
     name: str
     build: Build
