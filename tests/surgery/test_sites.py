@@ -209,7 +209,30 @@ def test_tied_weights_are_counted_once() -> None:
     found = sites_of(host("language_model"))
     assert row(found, "tokens").params == 88
     assert row(found, "head").params == 0
-    assert row(found, "head").note.startswith("its weights are those of an earlier module: sequence 6×8")
+    assert row(found, "head").note.startswith("its weights are counted at another module: sequence 6×8")
+
+
+def test_tied_weights_are_counted_where_they_are_called() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Embedding(9, 4)
+            self.embed, self.head = nn.Embedding(9, 4), nn.Linear(4, 9, bias=False)
+            self.embed.weight = self.head.weight = self.shared.weight
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.head(self.embed(tokens))
+
+    found = sites_in(Tied(), torch.arange(9)[None])
+    assert {r.module: (r.params, r.growable) for r in found} == {
+        "shared": (0, False),
+        "embed": (36, True),
+        "head": (0, True),
+    }
+    assert row(found, "shared").note == (
+        "its weights are counted at another module: never called in the traced batch"
+    )
+    assert found.growable_share == 1.0
 
 
 def test_modules_that_are_never_called_say_so() -> None:

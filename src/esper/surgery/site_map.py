@@ -19,7 +19,7 @@ _HEADS = ("module", "class", "parameters", "share", "grows", "how, or why not")
 class SiteRow:
     """One module that owns parameters: how many, and whether a graft can act there (``note``: how, or why not).
 
-    Parameters shared with an earlier module are counted there.
+    Parameters shared with another module are counted at the first that is called.
     """
 
     module: str

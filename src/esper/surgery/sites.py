@@ -223,7 +223,7 @@ class _Rows:
         if unit is not None and unit.name != holding.module:
             note = f"its weights are read by {unit.name or 'the model'} without a call: {note}"
         if holding.params == 0:
-            note = f"its weights are those of an earlier module: {note}"
+            note = f"its weights are counted at another module: {note}"
         return SiteRow(
             module=holding.module,
             class_name=type(trace.model.get_submodule(holding.module)).__name__,

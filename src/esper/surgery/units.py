@@ -19,7 +19,7 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 class Holding:
     """The parameters that one module owns directly, and the called module that reads them (``None``: nobody does).
 
-    ``params`` leaves out those tied to an earlier module.
+    Tied parameters count at the first called module that has them, at the others they are left out of ``params``.
     """
 
     module: str
@@ -34,9 +34,9 @@ def holdings(trace: Trace) -> list[Holding]:
         owner = _owner(name)
         if not _inside_graft(trace.model, owner):
             names[owner].append(name)
-    first = {name: p.numel() for name, p in trace.model.named_parameters()}
+    counted = _counted(trace)
     return [
-        Holding(owner, sum(first.get(name, 0) for name in own), _reader(trace, owner, own))
+        Holding(owner, sum(counted.get(name, 0) for name in own), _reader(trace, owner, counted, own))
         for owner, own in names.items()
     ]
 
@@ -55,10 +55,19 @@ def _owner(parameter: str) -> str:
     return f".{module}".partition(".parametrizations.")[0].lstrip(".")
 
 
-def _reader(trace: Trace, owner: str, names: list[str]) -> str | None:
+def _counted(trace: Trace) -> dict[str, int]:
+    """The size of every parameter under the one of its names that it is counted by."""
+    names: dict[nn.Parameter, list[str]] = defaultdict(list)
+    for name, parameter in trace.model.named_parameters(remove_duplicate=False):
+        names[parameter].append(name)
+    called = {p: [name for name in own if _owner(name) in trace.by_module] for p, own in names.items()}
+    return {(called[p] or own)[0]: p.numel() for p, own in names.items()}
+
+
+def _reader(trace: Trace, owner: str, counted: dict[str, int], names: list[str]) -> str | None:
     if owner in trace.by_module:
         return owner
-    if trace.has_graph and not trace.read.intersection(names):
+    if trace.has_graph and not trace.read.intersection(name for name in names if name in counted):
         return None
     nearest = next((name for name in above(owner) if name in trace.by_module), None)
     if nearest is None or trace.has_graph:
