@@ -14,7 +14,6 @@ from pathlib import Path
 
 import msgspec
 import torch
-from torch import nn
 
 from esper.errors import DataError, RunError
 from esper.growth import checkpoint
@@ -27,7 +26,7 @@ from esper.training.program import program_of
 from esper.training.run import RunFolder
 from esper.training.source import make_task
 
-Writer = Callable[[nn.Module, Rows, Path], None]
+Writer = Callable[[torch.export.ExportedProgram, Path], None]
 NUM_EXAMPLES = 2  # torch.export takes a batch of one for a constant
 
 
@@ -48,7 +47,7 @@ def export_run(run: RunFolder, to: str, folder: Path) -> list[Path]:
             case "code":
                 _write_code(run, path)
             case _:
-                _WRITERS[to](load_model(run), _example(run), path)
+                _WRITERS[to](program_of(load_model(run), _example(run)), path)
         if preparation is not None:
             path.with_suffix(".json").write_bytes(_as_json(preparation))
         return _move(Path(made), folder)
@@ -77,22 +76,22 @@ def _example(run: RunFolder) -> Rows:
     return tuple(part.clone() for part in rows[:-1])  # a view would drag all rows into the file
 
 
-def write_program(model: nn.Module, inputs: Rows, path: Path) -> None:
-    """What ``torch.export`` makes of ``model`` for ``inputs``, as ``.pt2``. Raises ``RunError`` when it cannot."""
-    torch.export.save(program_of(model, inputs), path.with_suffix(".pt2"))
+def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
+    """``program`` in torch's own format, ``.pt2``."""
+    torch.export.save(program, path.with_suffix(".pt2"))
 
 
-def write_onnx(model: nn.Module, inputs: Rows, path: Path) -> None:
-    """``model`` for inputs like ``inputs`` as ``.onnx``. Raises ``RunError`` when torch cannot write it so."""
+def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
+    """``program`` as ``.onnx``. Raises ``RunError`` where the packages for that are missing."""
     try:
         with _silent_exporter():
-            program = torch.onnx.export(program_of(model, inputs), (), dynamo=True, verbose=False)
+            written = torch.onnx.export(program, (), dynamo=True, verbose=False)
     except ImportError as error:
         raise RunError(
             f"onnx needs more packages ({error}); install: pip install 'esper-grow[onnx]'"
         ) from error
-    assert program is not None
-    program.save(path.with_suffix(".onnx"))
+    assert written is not None
+    written.save(path.with_suffix(".onnx"))
 
 
 @contextmanager

@@ -88,7 +88,7 @@ def describe(model: nn.Module, *, num_inputs: int = 1) -> Description:
     try:
         with evaluating(model):
             graph = _Tracer(model).trace(_holder(model, num_inputs))
-    except (fx.proxy.TraceError, TypeError, NotImplementedError, RuntimeError, AttributeError) as error:
+    except Exception as error:  # fx raises whatever the traced code raises
         raise RunError(f"this network cannot be written as a graph of layers: {error}") from error
     return written(graph, model)
 
@@ -103,9 +103,17 @@ def written(graph: fx.Graph, model: nn.Module) -> Description:
         if node.op == "call_module":
             layers[target] = _layer(model.get_submodule(target))
         elif node.op == "get_attr":
-            weights[target] = isinstance(operator.attrgetter(target)(model), nn.Parameter)
+            weights[target] = isinstance(_held_tensor(model, target), nn.Parameter)
         calls.append(Call(node.op, node.name, target, _encode(node.args), _encode(node.kwargs)))
     return Description(layers, weights, tuple(calls))
+
+
+def _held_tensor(model: nn.Module, target: str) -> Tensor:
+    try:
+        tensor: Tensor = operator.attrgetter(target)(model)
+    except AttributeError:
+        raise RunError("this network makes a tensor on its way that no layer of it holds") from None
+    return tensor
 
 
 def _holder(model: nn.Module, num_inputs: int) -> nn.Module:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import logging
+import operator
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 
@@ -22,15 +24,22 @@ from esper.training.network import evaluating
 def program_of(model: nn.Module, inputs: Rows) -> torch.export.ExportedProgram:
     """``model`` in eval mode, exported; ``inputs`` are at least two examples.
 
-    Raises ``RunError`` when ``torch.export`` cannot.
+    An input with another number of rows than the first is no batch (the edges of a graph, say): which of its
+    lengths may change is left to ``torch.export``. Raises ``RunError`` when ``torch.export`` cannot.
     """
-    batch = torch.export.Dim("batch", min=1)
     try:
         with evaluating(model), _silence():
-            return torch.export.export(model, inputs, dynamic_shapes=({0: batch},) * len(inputs))
+            return torch.export.export(model, inputs, dynamic_shapes=_free(inputs))
     except (RuntimeError, ValueError, TypeError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise RunError(f"torch.export cannot write this network: {reason}") from error
+
+
+def _free(inputs: Rows) -> tuple[dict[int, torch.export.Dim], ...]:
+    """The dimensions of every input that may differ from those of the example."""
+    batch, length = torch.export.Dim("batch", min=1), torch.export.Dim.AUTO
+    rows = len(inputs[0])
+    return tuple({0: batch} if len(x) == rows else dict.fromkeys(range(x.dim()), length) for x in inputs)
 
 
 def describe_program(model: nn.Module, inputs: Rows) -> tuple[Description, dict[str, Tensor]]:
@@ -41,7 +50,8 @@ def describe_program(model: nn.Module, inputs: Rows) -> tuple[Description, dict[
     found = program_of(model, inputs).module(check_guards=False)
     _return_as_it_is(found.graph, is_one=_returns_one(model, inputs))
     description = written(found.graph, found)
-    return description, {name: found.state_dict()[name].detach() for name in description.weights}
+    # Not from its state dict, which leaves out constants and buffers that are not to be saved.
+    return description, {name: operator.attrgetter(name)(found).detach() for name in description.weights}
 
 
 def _returns_one(model: nn.Module, inputs: Rows) -> bool:
@@ -68,7 +78,9 @@ def _silence() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with redirect_stderr(io.StringIO()):
+        with redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            # Said of a weight that is computed anew at each call (recurrent layers, weight norm): so does the program.
+            warnings.filterwarnings("ignore", "The tensor attributes? self", UserWarning)
             yield
     finally:
         logging.disable(before)
