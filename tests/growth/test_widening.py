@@ -1,0 +1,236 @@
+"""Growth by widening: what is attached, trained and judged as a graft ends as units of the model's own layers."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from esper import Budget, Recipe
+from esper.events import Folded, Widened
+from esper.growth import checkpoint
+from esper.growth.joining import enlarge
+from esper.growth.saved import load, save
+from esper.surgery.graft import Graft, all_grafts, attach
+from esper.surgery.widening import widenable
+from growth.loops import Lenient, Loop, Script, adamw, difference, kinds, training_state
+from growth.test_resume import restore, stored
+from hosts import Host, host
+from surgery.block_hosts import CASES
+from surgery.test_widening import graft
+
+WIDEN = Recipe.of("widen", ratio=0.5)
+NAMES = ("mlp", "batchnorm_cnn", "lstm", "resnet", "language_model", "autocast")
+HOSTS = [pytest.param(host(name), id=name) for name in NAMES]
+SOME = HOSTS[:3]
+
+
+def widened(kind: Host, *, steps: int = 40, **options: Any) -> Loop:
+    """A loop in which up to three widenings have been attached."""
+    loop = Loop(kind, averaged=True)
+    given: dict[str, Any] = {
+        "judge": Lenient(),
+        "controller": Script(proposals=2),
+        "budget": Budget(params_ratio=None, grafts=3),
+        "recipes": (WIDEN,),
+    }
+    loop.grow(**given | options)
+    loop.run(steps)
+    assert kinds(loop.grower).count("Attached") >= 1
+    return loop
+
+
+def scores(kind: Host, model: nn.Module) -> Tensor:
+    with torch.no_grad():
+        return kind.forward(model.eval(), kind.batch(99)[0]).float()
+
+
+def shape_of(model: nn.Module) -> list[tuple[str, str]]:
+    return [(name, type(module).__qualname__) for name, module in model.named_modules()]
+
+
+@pytest.mark.parametrize("kind", HOSTS)
+def test_finish_leaves_larger_layers_of_the_user_s_own_classes(kind: Host) -> None:
+    fresh = kind.make(0)
+    loop = widened(kind)
+    assert loop.grower is not None
+    assert loop.average is not None
+    before = scores(kind, loop.model), scores(kind, loop.average.module)
+    loop.grower.finish()
+    after = scores(kind, loop.model), scores(kind, loop.average.module)
+    bounds = (2e-2, 2e-2) if kind.name == "autocast" else (1e-4, 1e-5)
+    torch.testing.assert_close(after, before, rtol=bounds[0], atol=bounds[1])
+    assert shape_of(loop.model) == shape_of(fresh) == shape_of(loop.average.module)
+    assert list(loop.model.state_dict()) == list(fresh.state_dict())
+    assert loop.grower.size.params == sum(p.numel() for p in loop.model.parameters())
+
+
+@pytest.mark.parametrize("kind", SOME)
+def test_training_goes_on_after_finish(kind: Host) -> None:
+    loop = widened(kind)
+    assert loop.grower is not None
+    loop.grower.finish()
+    trained = [p for group in loop.optimizer.param_groups for p in group["params"]]
+    assert {id(p) for p in trained} == {id(p) for p in loop.model.parameters()}
+    assert len(trained) == len({id(p) for p in trained})
+    assert set(loop.optimizer.state) <= set(trained)
+    loop.model.train()
+    before = copy.deepcopy(loop.model.state_dict())
+    loop.run(3)
+    assert all(torch.isfinite(p).all() for p in loop.model.parameters())
+    assert any(not torch.equal(before[name], value) for name, value in loop.model.state_dict().items())
+
+
+def test_the_event_tells_the_zeros_where_two_widenings_meet() -> None:
+    loop = widened(host("mlp"), steps=90, controller=Script(proposals=2, num_trials=2))
+    assert loop.grower is not None
+    before = sum(p.numel() for p in loop.model.parameters())
+    loop.grower.finish()
+    (told,) = [event for event in loop.grower.history if isinstance(event, Widened)]
+    after = sum(p.numel() for p in loop.model.parameters())
+    assert told.params == after - before
+    assert told.total_params == after
+    (folded,) = [event for event in loop.grower.history if isinstance(event, Folded)]
+    assert folded.total_params == after
+
+
+def test_beside_other_kinds_of_grafts_the_function_stays(tmp_path: Path) -> None:
+    """Where the two interfere both are folded as grafts."""
+    kind = host("mlp")
+    recipes = (WIDEN, Recipe.of("mlp", hidden=3))
+    loop = widened(kind, steps=110, recipes=recipes, controller=Script(proposals=40, num_trials=3))
+    assert loop.grower is not None
+    before = scores(kind, loop.model)
+    loop.grower.finish()
+    torch.testing.assert_close(scores(kind, loop.model), before, rtol=1e-4, atol=1e-5)
+    save(tmp_path, loop.model, loop.grower)
+    again = load(tmp_path, kind.make(3))
+    assert torch.equal(scores(kind, again), scores(kind, loop.model))
+
+
+@pytest.mark.parametrize("kind", SOME)
+@pytest.mark.parametrize("folded", [False, True], ids=["live", "folded"])
+def test_a_widened_model_loads_into_a_fresh_instance(kind: Host, folded: bool, tmp_path: Path) -> None:
+    loop = widened(kind)
+    assert loop.grower is not None
+    if folded:
+        loop.grower.finish()
+    save(tmp_path, loop.model, loop.grower)
+    again = load(tmp_path, kind.make(3))
+    assert torch.equal(scores(kind, again), scores(kind, loop.model))
+    assert shape_of(again) == shape_of(loop.model)
+
+
+def started() -> Loop:
+    loop = Loop(host("batchnorm_cnn"), averaged=True)
+    loop.grow(
+        judge=Lenient(),
+        controller=Script(proposals=2),
+        budget=Budget(params_ratio=None, grafts=3),
+        recipes=(WIDEN,),
+    )
+    return loop
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["growing", "finished"])
+def test_a_run_with_widenings_resumes_to_the_bit(finished: bool, tmp_path: Path) -> None:
+    whole = started()
+    assert whole.grower is not None
+    whole.run_at_random(45)
+    if finished:
+        whole.grower.finish()
+        whole.model.train()
+    checkpoint.write(tmp_path, stored(whole))
+    done = len(whole.losses)
+    whole.run_at_random(12)
+    again = restore(started(), checkpoint.read(tmp_path))
+    again.model.train()
+    again.run_at_random(12)
+    assert again.losses == whole.losses[done:]
+    assert not difference(training_state(whole), training_state(again))
+
+
+def test_a_state_of_a_model_with_other_widths_is_refused() -> None:
+    loop = started()
+    other = Loop(host("mlp"))
+    other.grow(recipes=(WIDEN,))
+    assert loop.grower is not None
+    assert other.grower is not None
+    with pytest.raises(Exception, match="another architecture"):
+        other.grower.load_state_dict(loop.grower.state_dict())
+
+
+Make = Callable[[list[nn.Parameter]], Optimizer]
+OPTIMIZERS: dict[str, Make] = {
+    "sgd": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9, weight_decay=0.1),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=0.01),
+    "fused": lambda p: torch.optim.AdamW(p, lr=0.01, fused=True),
+    "amsgrad": lambda p: torch.optim.Adam(p, lr=0.01, amsgrad=True),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=0.01, momentum=0.5, centered=True),
+    "adagrad": lambda p: torch.optim.Adagrad(p, lr=0.01),
+    "nadam": lambda p: torch.optim.NAdam(p, lr=0.01),
+    "radam": lambda p: torch.optim.RAdam(p, lr=0.01),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("case", ["perceptron", "gated", "turned", "grouped", "pooled"])
+def test_the_next_step_is_that_of_the_grafted_model(name: str, case: str) -> None:
+    """Of grafts as old as the model, in a block of their own."""
+    found = next(each for each in CASES if each.name == case)
+    model = found.make().double().eval()
+    site = found.sites()[0]
+    attach(model, graft(site))
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    for seed in range(3):
+        step(model, optimizer, found.batch(seed).double())
+    twin, other = copy.deepcopy((model, optimizer))
+    enlarge(twin, widenable(twin), other)
+    assert not all_grafts(twin)
+    step(model, optimizer, found.batch(3).double())
+    step(twin, other, found.batch(3).double())
+    x = found.batch(4).double()
+    torch.testing.assert_close(twin(x), model(x), rtol=1e-9, atol=1e-10)
+
+
+def step(model: nn.Module, optimizer: Optimizer, x: Tensor) -> None:
+    optimizer.zero_grad()
+    model(x).square().mean().backward()
+    optimizer.step()
+
+
+def test_averages_of_a_younger_graft_stand_for_what_they_estimate() -> None:
+    found = next(each for each in CASES if each.name == "perceptron")
+    model = found.make().eval()
+    optimizer = adamw(model)
+    for seed in range(20):
+        step(model, optimizer, found.batch(seed))
+    young: Graft = graft(found.sites()[1])
+    attach(model, young)
+    optimizer.param_groups[0]["params"].extend(young.parameters())
+    for seed in range(2):
+        step(model, optimizer, found.batch(seed))
+    (made, *_), (_, beta) = young.parameters(), optimizer.defaults["betas"]
+    estimate = optimizer.state[made]["exp_avg_sq"] / (1 - beta**2)
+    enlarge(model, widenable(model), optimizer)
+    state = optimizer.state[model.get_parameter("3.weight")]
+    assert float(state["step"]) == 22
+    torch.testing.assert_close(state["exp_avg_sq"][-len(made) :] / (1 - beta**22), estimate)
+
+
+def test_an_optimizer_with_summed_rows_goes_on() -> None:
+    found = next(each for each in CASES if each.name == "perceptron")
+    model = found.make().eval()
+    for site in found.sites():
+        attach(model, graft(site))
+    optimizer = torch.optim.Adafactor(model.parameters(), lr=0.01)
+    step(model, optimizer, found.batch(0))
+    enlarge(model, widenable(model), optimizer)
+    step(model, optimizer, found.batch(1))
+    assert {id(p) for p in optimizer.state} == {id(p) for p in model.parameters()}
