@@ -58,7 +58,7 @@ class Scored(Event, frozen=True):
 
 
 class Judged(Event, frozen=True):
-    """A paired held-out comparison of host against host-with-graft (or host against host-with-cut).
+    """A paired held-out comparison of host against host-with-graft (or host-with-cut, or host-without-a-part).
 
     ``gain`` is the mean of (host loss - grafted loss); ``lower`` its lower confidence bound at level ``alpha``;
     ``price`` what it must exceed. ``detectable`` is the smallest gain that this many examples could have shown.
@@ -123,6 +123,15 @@ class Cut(Event, frozen=True):
     total_macs: int
 
 
+class Merged(Event, frozen=True):
+    """A graft that is linear melted into the linear layer beside it: the same function with fewer parameters."""
+
+    candidate: str
+    params: int
+    total_params: int
+    total_macs: int
+
+
 class Widened(Event, frozen=True):
     """Widening grafts became units of the model's own ``layers``: the same function.
 
@@ -132,6 +141,26 @@ class Widened(Event, frozen=True):
     layers: tuple[str, ...]
     num_grafts: int
     params: int
+    total_params: int
+    total_macs: int
+
+
+class Pruned(Event, frozen=True):
+    """A part that held-out data show to be of no use was taken out.
+
+    ``what``: ``graft``; ``units``, ``num_removed`` of the ``num_units`` that the modules ``where`` made; or ``branch``,
+    a module that is now the identity. By all that was pruned at this step the held-out loss rose by ``increase``, at
+    most by ``upper``, which is less than ``margin``.
+    """
+
+    what: str
+    where: str
+    num_removed: int
+    num_units: int
+    params: int
+    increase: float
+    upper: float
+    margin: float
     total_params: int
     total_macs: int
 
@@ -157,4 +186,18 @@ class Ended(Event, frozen=True):
     reason: str
 
 
-AnyEvent = Sensed | Scored | Judged | Attached | Refused | Spared | Cut | Widened | RolledBack | Folded | Ended
+AnyEvent = (
+    Sensed
+    | Scored
+    | Judged
+    | Attached
+    | Refused
+    | Spared
+    | Cut
+    | Merged
+    | Widened
+    | Pruned
+    | RolledBack
+    | Folded
+    | Ended
+)

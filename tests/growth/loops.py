@@ -25,7 +25,7 @@ from hosts import Batch, Host
 
 MLP = Recipe.of("mlp", ratio=1.0)
 RECIPES = (MLP, Recipe.of("bottleneck", ratio=0.5), Recipe.of("conv2d"), Recipe.of("ffn", ratio=1.0))
-PACE = Pace(start=3, sense=2, shadow=6, trial=6, rest=4, last=None)
+PACE = Pace(start=3, sense=2, shadow=6, trial=6, rest=4, last=None, prunings=0)
 ROOMY = Budget(params_ratio=100.0)
 NUM_BATCHES = 6
 

@@ -511,7 +511,7 @@ def test_nothing_is_attached_where_there_is_only_noise() -> None:
 
 
 def test_a_long_round_takes_the_steps_that_the_pace_says() -> None:
-    times = Pace(start=4, sense=3, shadow=5, trial=7, rest=6, last=None)
+    times = Pace(start=4, sense=3, shadow=5, trial=7, rest=6, last=None, prunings=0)
     loop = Loop(host("mlp"))
     grower = loop.grow(controller=Script(times=times))
     seen = []

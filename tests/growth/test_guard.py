@@ -176,7 +176,7 @@ class CutsOnceRefused(Lenient):
 
 
 def cutting(*, refused: int) -> Watched:
-    times = Pace(start=3, sense=1, shadow=2, trial=2, rest=1, last=None)
+    times = Pace(start=3, sense=1, shadow=2, trial=2, rest=1, last=None, prunings=0)
     options = {"judge": CutsOnceRefused(refused=refused), "controller": Script(num_trials=1, times=times)}
     return Watched(host("mlp"), recipes=[MLP], budget=replace(ONE, grafts=1 + refused), **options)
 

@@ -51,6 +51,8 @@ class Judge:
             may be one of speed alone: where the host will be soon. It is settled by looking again later.
         cut_alpha: level at which a site's own path may be declared unneeded. A wrong cut costs little, a missed
             one keeps dead weight, so it is not shared among the tests.
+        margin: by how much the held-out loss may be higher after all that is pruned in a run, as a share of the
+            standard deviation of the losses; by default what a graft must gain to be there at all.
         min_examples: fewer held-out examples than this are refused at once.
     """
 
@@ -59,13 +61,16 @@ class Judge:
     price: float = 0.01
     head_start: float = 0.5
     cut_alpha: float = 0.025
+    margin: float = 0.01
     min_examples: int = 30
 
     def __post_init__(self) -> None:
         if not (0 < self.alpha < 1 and 0 < self.cut_alpha < 1):
             raise ConfigurationError("alpha and cut_alpha must lie between 0 and 1")
-        if self.tests < 1 or min(self.price, self.head_start) < 0 or self.min_examples < 2:
-            raise ConfigurationError("tests must be >= 1, price and head_start >= 0, and min_examples >= 2")
+        if self.tests < 1 or min(self.price, self.head_start, self.margin) < 0 or self.min_examples < 2:
+            raise ConfigurationError(
+                "tests must be >= 1, price, head_start and margin >= 0, and min_examples >= 2"
+            )
 
     def graft(
         self, host: NDArray[np.float64], grafted: NDArray[np.float64], *, growth: float, progress: float = 0.0
@@ -82,6 +87,24 @@ class Judge:
     def cut(self, host: NDArray[np.float64], without: NDArray[np.float64]) -> Verdict:
         """Whether the model is better off without a path: the lower bound at ``cut_alpha`` must exceed zero."""
         return self._compare(host, without, self.cut_alpha, 0.0)
+
+    def prune(
+        self, host: NDArray[np.float64], without: NDArray[np.float64], *, share: float = 1.0, looks: int = 1
+    ) -> Verdict:
+        """Whether the model without a part is as good as with it: a test of equivalence, not of a difference.
+
+        That no loss can be shown proves nothing: few examples never show one. So the burden lies on the part's removal:
+        the upper confidence bound of what the loss rises by must lie below ``share`` of the margin (``gain``, ``lower``
+        and ``price`` are these with the sign turned: a gain of more than minus the margin). Of ``looks`` nested parts
+        the largest that passes may go, hence ``cut_alpha / looks``. ``host`` are the losses before anything was pruned
+        in this session: many parts that cost little each cost much together.
+        """
+        spread = float(np.std(host)) if bool(np.all(np.isfinite(host))) else math.nan
+        margin = share * self.margin * spread
+        verdict = self._compare(host, without, self.cut_alpha / looks, -margin)
+        equal = bool(np.array_equal(host, without)) and math.isfinite(spread)
+        accepted = verdict.accepted or equal
+        return replace(verdict, accepted=accepted, reason=_explain_increase(verdict, margin))
 
     def hopeless(self, host: NDArray[np.float64], changed: NDArray[np.float64]) -> bool:
         """Whether even an optimistic bound (mean + 2 standard errors) shows no gain; used to end a trial early."""
@@ -143,6 +166,15 @@ def _explain(gain: float, lower: float, price: float, count: int) -> str:
     least = price + gain - lower
     return (
         f"gain {gain:.4g} is above the price {price:.4g}, but {count} examples show only {least:.4g} or more"
+    )
+
+
+def _explain_increase(verdict: Verdict, margin: float) -> str:
+    if math.isnan(verdict.gain):
+        return verdict.reason
+    above = "at most" if -verdict.lower <= margin else "it could be more than"
+    return (
+        f"held-out loss {-verdict.gain:+.3g}, {above} the margin {margin:.3g} (up to {-verdict.lower:+.3g})"
     )
 
 

@@ -17,7 +17,8 @@ class Pace:
     """How long each part of a growth round takes, in optimizer steps.
 
     ``start`` is the step of the first round; ``last`` the step after which no graft is attached any more
-    (``None``: no such step).
+    (``None``: no such step). After growth there are ``prunings`` occasions to prune, each ``prune_every`` steps after
+    the one before it, or after the end of growth.
     """
 
     start: int
@@ -26,6 +27,8 @@ class Pace:
     trial: int
     rest: int
     last: int | None
+    prunings: int = 4
+    prune_every: int = 100
 
     @property
     def round(self) -> int:
@@ -82,6 +85,7 @@ class Rules:
         rest_steps: steps between rounds; doubled by every refusal in a row.
         stop_after: refused rounds in a row that end growth.
         close: share of ``total_steps`` after which nothing is attached.
+        prunings: occasions to prune, spread evenly over what is left of ``total_steps``; else ``rest_steps`` apart.
     """
 
     num_shadows: int = 14
@@ -95,25 +99,31 @@ class Rules:
     rest_steps: int = 100
     stop_after: int = 3
     close: float = 0.6
+    prunings: int = 4
 
     def __post_init__(self) -> None:
         if min(self.num_shadows, self.num_trials, self.sense, self.updates, self.trial) < 1:
             raise ConfigurationError("counts and durations of Rules must be at least 1")
+        if self.prunings < 0:
+            raise ConfigurationError("prunings must be at least 0")
         if not 0 < self.close <= 1:
             raise ConfigurationError("close must be a share of the run above 0 and at most 1")
 
     def pace(self, total_steps: int | None) -> Pace:
         """As given; in short runs a part of a round takes at most a twentieth of ``total_steps``."""
         if total_steps is None:
-            return Pace(self.start, self.sense, self.updates, self.trial, self.rest_steps, None)
-        longest = max(total_steps // 20, 1)
+            steps = self.sense, self.updates, self.trial, self.rest_steps
+            return Pace(self.start, *steps, None, self.prunings, self.rest_steps)
+        longest, last = max(total_steps // 20, 1), int(self.close * total_steps)
         return Pace(
             start=self.start,
             sense=min(self.sense, longest),
             shadow=min(self.updates, longest),
             trial=min(self.trial, longest),
             rest=min(self.rest_steps, longest),
-            last=int(self.close * total_steps),
+            last=last,
+            prunings=self.prunings,
+            prune_every=max((total_steps - last) // (self.prunings + 1), 1),
         )
 
     def propose(self, view: View) -> Sequence[Candidate]:

@@ -12,6 +12,7 @@ from esper.events import (
     Cut,
     Folded,
     Judged,
+    Pruned,
     Refused,
     RolledBack,
     Score,
@@ -28,10 +29,10 @@ Result = Literal["kept", "proved", "refused", "removed"]
 class Decision:
     """One candidate's way to its end.
 
-    ``kind`` is ``graft`` or ``cut``. ``result``: ``kept`` in the model; ``proved`` its worth, but another one was
-    attached; ``refused``; ``removed`` by the guard. ``tried``: a trial was held. ``rank`` is the place of its
-    score, from 0. ``grafts`` and ``refused`` count what came before: attachments of the run, and refusals since the
-    latest one.
+    ``kind`` is ``graft``, ``cut`` or ``prune``. ``result``: ``kept`` in the model (a cut or a pruning: done);
+    ``proved`` its worth, but another one was attached; ``refused``; ``removed`` by the guard. ``tried``: a trial was
+    held. ``rank`` is the place of its score, from 0. ``grafts`` and ``refused`` count what came before: attachments of
+    the run, and refusals since the latest one.
     """
 
     candidate: str
@@ -63,11 +64,15 @@ def settled(history: Sequence[AnyEvent]) -> Iterator[Decision]:
     match last:
         case Refused(candidate=candidate, reason=reason) if candidate:
             yield _graft(before, candidate, last.step, "refused", reason)
-        case Judged(kind="cut", accepted=False):
-            yield Decision(last.candidate, "cut", last.step, "refused", last.reason, last)
+        case Judged(kind="cut" | "prune" as kind, accepted=False):
+            yield Decision(last.candidate, kind, last.step, "refused", last.reason, last)
         case Cut(site=site):
             judged = _judged(before, f"cut {site}")
             yield Decision(f"cut {site}", "cut", last.step, "kept", judged.reason if judged else "", judged)
+        case Pruned(what=what, where=where):
+            judged = _latest(before, "prune")
+            reason = judged.reason if judged else ""
+            yield Decision(f"prune {what} {where}", "prune", last.step, "kept", reason, judged)
         case Attached(candidate=candidate):
             yield from _also_proved(before, last.step, candidate)
         case RolledBack(reason=reason):
@@ -156,9 +161,15 @@ def progress(history: Sequence[AnyEvent]) -> tuple[int, int]:
                 grafts, refused = grafts + 1, 0
             case RolledBack():
                 grafts, refused = grafts - 1, refused + 1
+            case Pruned(what="graft"):
+                grafts -= 1
             case Refused():
                 refused += 1
     return grafts, refused
+
+
+def _latest(history: Sequence[AnyEvent], kind: str) -> Judged | None:
+    return next((e for e in reversed(history) if isinstance(e, Judged) and e.kind == kind), None)
 
 
 def _judged(history: Sequence[AnyEvent], candidate: str) -> Judged | None:

@@ -131,6 +131,8 @@ def _steps(decision: Decision) -> Iterator[Done]:
         yield Done("growth shadow", "score", {"gain": score.gain, "r2": score.r2, "rank": decision.rank})
     if decision.kind == "cut":
         yield Done("growth cut", "train without the path")
+    elif decision.kind == "prune":
+        yield Done("growth prune", "do without the part")
     elif decision.tried:
         yield Done(TRIAL, action_of(decision.candidate))
     if judged is not None:

@@ -28,6 +28,7 @@ from esper.growth.enlarging import enlarge_layers
 from esper.growth.episodes import Places
 from esper.growth.host import Closure, Evaluate, Host, Losses, no_closure
 from esper.growth.last_call import LastCall, LossOf
+from esper.growth.merging import merge_grafts
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
@@ -35,7 +36,7 @@ from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.remembering import Remembering
 from esper.growth.run_memory import RunMemory
 from esper.growth.training import Stateful, Training, inner
-from esper.growth.work import Setup, Work
+from esper.growth.work import Prunable, Setup, Work
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
 from esper.surgery.blocks import find_blocks
@@ -76,6 +77,8 @@ class Grower:
             to be refused in such situations are spared. A run that goes on asks it anew for what it has not read.
         loss: ``(output) -> loss``, the scalar training loss of what ``model`` returned, for loops without a closure:
             `step` then repeats the latest call of ``model`` that had gradients.
+        prune: what may be taken out again after growth, where held-out data show no use of it: ``"grafts"``; with
+            ``"all"`` also units of the model's own layers; or ``"nothing"``.
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:
@@ -103,6 +106,7 @@ class Grower:
         judge: Judge = Judge(),  # noqa: B008 - frozen
         memory: Memory | RunMemory | None = None,
         loss: LossOf | None = None,
+        prune: Prunable = "grafts",
         seed: int = 0,
     ) -> None:
         _check_types(evaluate, recipes, total_steps)
@@ -112,12 +116,7 @@ class Grower:
         training = Training(model, optimizer, companions, tuple(averaged))
         host = Host(training, evaluate)
         self._sites = _explore(host, judge)
-        if not host.differentiable:
-            warnings.warn(
-                "evaluate gives no gradients, so candidates are scored on training batches: weaker scores, same judge; "
-                "take evaluate out of no_grad, or use esper.held_out(loader, loss)",
-                stacklevel=2,
-            )
+        _warn_of_weak_scores(host)
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         _check_recipes(recipes, chosen)
         rules: Controller = controller if controller is not None else Rules()
@@ -137,6 +136,7 @@ class Grower:
             budget=budget,
             recipes=None if recipes is None else tuple(recipes),
             seed=seed,
+            prune=prune,
         )
         self._work = Work(setup)
         if self._remembering is not None:
@@ -162,7 +162,7 @@ class Grower:
 
     @property
     def record(self) -> list[dict[str, Any]]:
-        """What has been done to the model, as plain data: attachments, cuts, folding, in order."""
+        """What has been done to the model, as plain data: attachments, cuts, prunings, folding, in order."""
         return list(self._work.record)
 
     @property
@@ -172,7 +172,7 @@ class Grower:
 
     @property
     def phase(self) -> str:
-        """What growth is doing: ``rest``, ``sense``, ``learn``, ``try``, ``trim`` or ``over``."""
+        """What growth is doing: ``rest``, ``sense``, ``learn``, ``try``, ``trim``, ``prune`` or ``over``."""
         return self._phase.name
 
     @property
@@ -227,6 +227,7 @@ class Grower:
         self._last_call.stop()
         model = self._work.setup.training.model
         num_grafts = len(all_grafts(model))
+        merge_grafts(self._work)
         enlarge_layers(self._work)
         forms = observe(model, partial(self._work.setup.host.evaluate, model)) if all_grafts(model) else {}
         for module in (model, *map(inner, self._work.setup.training.averaged)):
@@ -372,6 +373,15 @@ def _check_types(evaluate: object, recipes: Sequence[object] | None, total_steps
     for recipe in recipes or ():
         if not isinstance(recipe, Recipe):
             raise RecipeError(f"{recipe!r} is not a recipe: write esper.Recipe.of({str(recipe)!r})")
+
+
+def _warn_of_weak_scores(host: Host) -> None:
+    if not host.differentiable:
+        warnings.warn(
+            "evaluate gives no gradients, so candidates are scored on training batches: weaker scores, same judge; "
+            "take evaluate out of no_grad, or use esper.held_out(loader, loss)",
+            stacklevel=3,
+        )
 
 
 def _explore(host: Host, judge: Judge) -> SiteMap:

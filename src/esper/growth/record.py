@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,8 @@ from esper.growth.training import inner
 from esper.recipe import Recipe
 from esper.surgery.block import Block
 from esper.surgery.fold import Form, fold
-from esper.surgery.graft import Graft, attach, cut, like_host
+from esper.surgery.graft import Graft, attach, cut, detach, grafts_of, like_host
+from esper.surgery.merge import merge
 from esper.surgery.site import Port, Site
 
 Record = list[dict[str, Any]]
@@ -99,8 +100,11 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             attach(model, graft)
         case "cut":
             cut(model, op["exit"])
-            if optimizer is not None:
-                dismiss(optimizer, map(model.get_parameter, op["dead"]))
+            _dismiss(optimizer, map(model.get_parameter, op["dead"]))
+        case "merge":
+            _dismiss(optimizer, merge(model, op["places"]))
+        case "detach":
+            _dismiss(optimizer, drop_graft(model, op["exit"], op["number"]))
         case "widen":
             enlarge(model, op["places"], optimizer)
         case "fold":
@@ -109,6 +113,18 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             raise CheckpointError(
                 f"unknown operation {other!r}: the checkpoint is of a newer version of esper"
             )
+
+
+def _dismiss(optimizer: Any, parameters: Iterable[nn.Parameter]) -> None:
+    if optimizer is not None:
+        dismiss(optimizer, parameters)
+
+
+def drop_graft(model: nn.Module, exit_name: str, number: int) -> list[nn.Parameter]:
+    """Take out the ``number``-th graft at a module; its parameters."""
+    graft = grafts_of(model, exit_name)[number]
+    detach(model, graft)
+    return list(graft.parameters())
 
 
 def attach_copy(averaged: nn.Module, graft: Graft) -> Graft:

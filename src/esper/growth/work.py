@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import msgspec
 import torch
@@ -15,6 +15,7 @@ from esper.blueprints.catalogue import build, cost, offers
 from esper.controller.candidate import Candidate
 from esper.controller.judge import Judge, Verdict
 from esper.controller.rules import Controller, Pace, View
+from esper.errors import ConfigurationError
 from esper.events import AnyEvent, Attached, Judged, Signal
 from esper.growth.budget import Budget, Size
 from esper.growth.contender import Contender
@@ -27,6 +28,8 @@ from esper.recipe import Recipe
 from esper.surgery.graft import Graft, attach, like_host
 from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
+
+Prunable = Literal["nothing", "grafts", "all"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,11 @@ class Setup:
     budget: Budget
     recipes: tuple[Recipe, ...] | None
     seed: int
+    prune: Prunable = "grafts"
+
+    def __post_init__(self) -> None:
+        if self.prune not in get_args(Prunable):
+            raise ConfigurationError(f"prune is one of {', '.join(get_args(Prunable))}, not {self.prune!r}")
 
 
 @dataclass
@@ -146,6 +154,11 @@ class Work:
         )
         return path
 
+    def cost(self, site: Site, recipe: Recipe) -> Size:
+        """What a recipe adds to the model at a site."""
+        price = cost(recipe, site)
+        return Size(price.params, round(price.macs * self.setup.runs.get(site.name, 1.0)))
+
     def grow(self, added: Size) -> None:
         """Change the size on the books."""
         self.tally.params += added.params
@@ -184,12 +197,9 @@ class Work:
         self.history = msgspec.convert(state["history"], list[AnyEvent])
 
     def _candidates(self, site: Site) -> list[Candidate]:
-        found = []
-        for recipe in offers(site, self.setup.recipes):
-            price = cost(recipe, site)
-            runs = self.setup.runs.get(site.name, 1.0)
-            found.append(Candidate(site, recipe, price.params, round(price.macs * runs)))
-        return found
+        fitting = offers(site, self.setup.recipes)
+        sizes = [self.cost(site, recipe) for recipe in fitting]
+        return [Candidate(site, r, s.params, s.macs) for r, s in zip(fitting, sizes, strict=True)]
 
     def _too_large(self, candidate: Candidate) -> bool:
         setup = self.setup

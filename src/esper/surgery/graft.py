@@ -24,13 +24,17 @@ from esper.surgery.tap import Tap, add_tap, hooks_of_taps, remove_tap
 
 
 class Graft(nn.Module):
-    """A body, the recipe that it was built from, and the site where it reads and writes."""
+    """A body, the recipe that it was built from, and the site where it reads and writes.
+
+    ``silent`` means that its exit module does without it at present.
+    """
 
     def __init__(self, body: nn.Module, site: Site, recipe: Recipe) -> None:
         super().__init__()
         self.body = body
         self.site = site
         self.recipe = recipe
+        self.silent = False
         self.tap = Tap() if site.is_span else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -187,6 +191,16 @@ def switched_on(
         yield
 
 
+@contextmanager
+def switched_off(graft: Graft) -> Iterator[None]:
+    """Inside the context the model does without an attached graft, which must not be all that is left of its exit."""
+    graft.silent = True
+    try:
+        yield
+    finally:
+        graft.silent = False
+
+
 def combine(
     output: Any, inputs: Tensor | None, grafts: Sequence[Graft], *, exclusive: bool, detached: bool
 ) -> Any:
@@ -219,7 +233,7 @@ def _run_attached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     assert grafts is not None
     if grafts.muted:
         return output
-    children = [graft for graft in grafts if isinstance(graft, Graft)]
+    children = [graft for graft in grafts if isinstance(graft, Graft) and not graft.silent]
     return combine(output, first_input(args, kwargs), children, exclusive=grafts.exclusive, detached=False)
 
 

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from esper import events as facts
 from esper.errors import RunError
 from esper.training.run import Measured, Record, RunFolder
-from esper.training.verdict import spared
+from esper.training.verdict import pruned, spared
 
 MAX_POINTS = 2_000
 MAX_WINDOWS = 60
@@ -37,6 +37,8 @@ Floats = npt.NDArray[np.float64]
 Curve = tuple[list[int], list[float]]
 Reduce = Callable[[Floats, Floats], tuple[Floats, Floats]]
 Tile = tuple[str, str, str]
+Change = facts.Attached | facts.Cut | facts.Merged | facts.Pruned
+"""Facts that change the size of the network."""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -97,7 +99,7 @@ def _curve(pairs: Iterable[tuple[int, float | None]], reduce: Reduce = thin) -> 
 
 def _curves(metrics: Sequence[Measured], events: Sequence[facts.AnyEvent]) -> dict[str, Curve]:
     sizes = {line.step: line.params for line in metrics if line.params is not None}
-    sizes |= {fact.step: fact.total_params for fact in events if isinstance(fact, facts.Attached | facts.Cut)}
+    sizes |= {fact.step: fact.total_params for fact in events if isinstance(fact, Change)}
     loss = [(line.step, line.loss) for line in metrics]
     return {
         "loss": _curve(loss),
@@ -148,11 +150,11 @@ def kept(events: Iterable[facts.AnyEvent]) -> list[facts.Attached]:
     return [fact for fact in standing(events) if isinstance(fact, facts.Attached)]
 
 
-def standing(events: Iterable[facts.AnyEvent]) -> list[facts.Attached | facts.Cut]:
+def standing(events: Iterable[facts.AnyEvent]) -> list[Change]:
     """Changes of the network that the guard did not put back."""
-    found: list[facts.Attached | facts.Cut] = []
+    found: list[Change] = []
     for fact in events:
-        if isinstance(fact, facts.Attached | facts.Cut):
+        if isinstance(fact, Change):
             found.append(fact)
         elif isinstance(fact, facts.RolledBack):
             found = [change for change in found if change.step < fact.to_step]
@@ -194,7 +196,7 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
         *([f"Growth was off: {run.growth_off}."] if run.growth_off else []),
         *(_bought(graft, events) for graft in grafts[:3]),
         *([f"{len(grafts) - 3} more followed."] if len(grafts) > 3 else []),
-        *(_taken_out(change) for change in standing(events) if isinstance(change, facts.Cut)),
+        *(_taken_out(change) for change in standing(events) if not isinstance(change, facts.Attached)),
         *(_put_back(fact) for fact in events if isinstance(fact, facts.RolledBack)),
         *([f"{refused} {proposals} refused and left no trace."] if refused else []),
         *spared(events),
@@ -221,7 +223,11 @@ def _bought(graft: facts.Attached, events: Iterable[facts.AnyEvent]) -> str:
     )
 
 
-def _taken_out(change: facts.Cut) -> str:
+def _taken_out(change: facts.Cut | facts.Merged | facts.Pruned) -> str:
+    if isinstance(change, facts.Merged):
+        return f"At the end {change.candidate} melted into the layer beside it."
+    if isinstance(change, facts.Pruned):
+        return f"At step {change.step:,} Esper {pruned(change)}."
     return f"At step {change.step:,} the own path of {change.site} was cut: the graft had made it useless."
 
 

@@ -5,7 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from esper.events import AnyEvent, Attached, Cut, Ended, Judged, Refused, RolledBack, Spared, Widened
+from esper.events import (
+    AnyEvent,
+    Attached,
+    Cut,
+    Ended,
+    Judged,
+    Merged,
+    Pruned,
+    Refused,
+    RolledBack,
+    Spared,
+    Widened,
+)
 from esper.training.run import Record, Result
 
 MAX_REASONS = 4
@@ -55,8 +67,15 @@ def told(event: AnyEvent) -> str | None:
             return f"step {event.step:,}: {recipe} grew at {site} (+{event.params:,} parameters)"
         case Cut():
             return f"step {event.step:,}: the own path of {event.site} was no longer needed and went"
+        case Merged():
+            melted = f"{event.candidate} melted into the layer beside it"
+            return f"step {event.step:,}: {melted} (−{event.params:,} parameters)"
         case Widened():
-            return f"step {event.step:,}: {event.num_grafts} widenings became units of {', '.join(event.layers)}"
+            return (
+                f"step {event.step:,}: {event.num_grafts} widenings became units of {', '.join(event.layers)}"
+            )
+        case Pruned():
+            return f"step {event.step:,}: {pruned(event)}"
         case RolledBack():
             return f"step {event.step:,}: put back to step {event.to_step:,}: {event.reason}"
         case Refused():
@@ -68,6 +87,17 @@ def told(event: AnyEvent) -> str | None:
     return None
 
 
+def pruned(event: Pruned) -> str:
+    """What was pruned, and what that cost on held-out data."""
+    taken = {
+        "graft": f"the graft {event.where}",
+        "units": f"{event.num_removed:,} of {event.num_units:,} units of {event.where}",
+        "branch": f"the branch {event.where}",
+    }
+    cost = f"held-out loss {event.increase:+.2g}, margin {event.margin:.2g}"
+    return f"pruned {taken[event.what]}: −{event.params:,} parameters ({cost})"
+
+
 def _growth(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:
     if not record.settings.growth:
         yield f"Growth was off: {record.growth_off}." if record.growth_off else "Growth was switched off."
@@ -75,7 +105,7 @@ def _growth(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:
         yield "Nothing grew: no candidate proved its worth on held-out data."
     gains = {event.candidate: event for event in events if isinstance(event, Judged) and event.accepted}
     for event in events:
-        if isinstance(event, Attached | Cut | RolledBack):
+        if isinstance(event, Attached | Cut | Merged | Pruned | RolledBack):
             yield _sentence(event) + (
                 _bought(gains.get(event.candidate)) if isinstance(event, Attached) else "."
             )

@@ -1,4 +1,4 @@
-"""The parts of a growth round: ``Rest → Trim → Sense → Learn → Try → Rest``, and ``Over``."""
+"""The parts of a growth round: ``Rest → Trim → Sense → Learn → Try → Rest``, then ``Prune`` and ``Over``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from esper.errors import CheckpointError
 from esper.events import Signal
 from esper.growth.phases.attempt import Try
 from esper.growth.phases.learn import Learn
-from esper.growth.phases.phase import Next, Phase, ToLearn, ToRest, ToSense, ToTrim, ToTry
+from esper.growth.phases.phase import Next, Phase, ToLearn, ToPrune, ToRest, ToSense, ToTrim, ToTry
+from esper.growth.phases.prune import Prune
 from esper.growth.phases.rest import Over, Rest
 from esper.growth.phases.sense import Sense
 from esper.growth.phases.trim import Trim
@@ -34,6 +35,8 @@ def begin(work: Work, following: Next) -> Phase:
             return Learn(work, candidates, signals)
         case ToTry(contenders):
             return Try(work, contenders)
+        case ToPrune():
+            return Prune(work)
         case _:
             return Over(work)
 
@@ -59,6 +62,8 @@ def resume(work: Work, state: Mapping[str, Any]) -> Phase:
             phase = Try(work, {c: work.contender(c.name, [work.birth(c)]) for c in chosen})
         case Trim.name:
             phase = Trim(work, state["exit"])
+        case Prune.name:
+            phase = Prune(work)
         case other:
             raise CheckpointError(
                 f"unknown phase of growth {other!r}: the checkpoint is of a newer version of esper"

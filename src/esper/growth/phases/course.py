@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from esper.controller.candidate import Candidate
 from esper.events import Ended, Refused
-from esper.growth.phases.phase import Next, ToEnd, ToRest, ToSense, ToTrim, ToTry
+from esper.growth.phases.phase import Next, ToEnd, ToPrune, ToRest, ToSense, ToTrim, ToTry
+from esper.growth.pruning import can_prune
 from esper.growth.record import own_parameters
 from esper.growth.work import Work
 from esper.surgery.fold import can_drop
@@ -81,9 +82,9 @@ def after_refusal(work: Work) -> Next:
 
 
 def end(work: Work, reason: str) -> Next:
-    """The end of growth."""
+    """The end of growth; what it left is pruned where there is anything to prune."""
     work.emit(Ended(step=work.tally.step, reason=reason))
-    return ToEnd()
+    return ToPrune() if can_prune(work) else ToEnd()
 
 
 def _can_be_cut(work: Work, name: str) -> bool:

@@ -48,11 +48,16 @@ class ToTry:
 
 
 @dataclass(frozen=True)
+class ToPrune:
+    """Take out what is of no use."""
+
+
+@dataclass(frozen=True)
 class ToEnd:
     """No more growth."""
 
 
-Next = ToRest | ToTrim | ToSense | ToLearn | ToTry | ToEnd
+Next = ToRest | ToTrim | ToSense | ToLearn | ToTry | ToPrune | ToEnd
 
 
 class Phase(ABC):

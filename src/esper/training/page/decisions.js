@@ -4,6 +4,11 @@ const OPEN_ROUNDS = 6;
 const BARS_AT_ONCE = 8;
 
 const isCut = (judged) => judged.kind.includes("cut");
+const isPruning = (judged) => judged.kind.includes("prune");
+const proposed = (judged) => {
+  if (isCut(judged)) return el("span", {}, "cut of ", el("code", {}, cutSite(judged.candidate)));
+  return isPruning(judged) ? el("span", {}, judged.candidate) : candidateCode(judged.candidate);
+};
 const candidateCode = (candidate) => {
   const { site, recipe } = parseCandidate(candidate);
   return el("span", { class: "candidate" }, recipe ? [el("code", {}, recipe), " at "] : "", el("code", {}, site));
@@ -13,6 +18,7 @@ const chip = (accepted, yes, no) => el("span", { class: `chip ${accepted ? "yes"
 /** What became of a judged proposal: only the best of those that passed is taken. */
 function verdictChip(trial, round) {
   if (isCut(trial)) return chip(trial.accepted, "cut", "not cut");
+  if (isPruning(trial)) return chip(trial.accepted, "pruned", "needed");
   if (trial.unsettled) return el("span", { class: "chip" }, "looked at again");
   const taken = round.outcomes.some((fact) => fact.type === "Attached" && fact.candidate === trial.candidate);
   return chip(trial.accepted, taken ? "kept" : "passed, another was better", "refused");
@@ -33,7 +39,7 @@ const because = (reason) => el("td", { class: "because", colspan: 2 }, reason);
 function glance(rounds) {
   const rows = rounds.flatMap((round, index) => [
     ...round.trials.map((trial) => glanceRow(trial.step, index + 1,
-      isCut(trial) ? el("span", {}, "cut of ", el("code", {}, cutSite(trial.candidate))) : candidateCode(trial.candidate),
+      proposed(trial),
       verdictChip(trial, round), el("td", { class: "number gained" }, `${figure(trial.gain)} (≥ ${figure(trial.lower)})`), el("td", { class: "number paid" }, figure(trial.price)))),
     ...unexplained(round).map((fact) => glanceRow(fact.step, index + 1, candidateCode(fact.candidate), chip(false, "", "refused"), because(fact.reason))),
     ...round.outcomes.filter((fact) => fact.type === "RolledBack").map((fact) =>
@@ -104,7 +110,7 @@ function evidence(trial) {
 }
 
 function trialCard(trial, round, range, width) {
-  const what = isCut(trial) ? ["Is the own path of ", el("code", {}, cutSite(trial.candidate)), " still needed?"] : candidateCode(trial.candidate);
+  const what = isCut(trial) ? ["Is the own path of ", el("code", {}, cutSite(trial.candidate)), " still needed?"] : proposed(trial);
   return el("figure", { class: "trial" },
     el("figcaption", {}, verdictChip(trial, round), el("span", { class: "what" }, what),
       el("span", { class: "when" }, `judged at step ${figure(trial.step)}`)),
@@ -121,10 +127,12 @@ function outcome(fact) {
 function roundSummary(round, number) {
   const grown = round.outcomes.filter((fact) => fact.type === "Attached").length;
   const cuts = round.outcomes.filter((fact) => fact.type === "Cut").length;
-  const refused = round.trials.filter((trial) => !trial.accepted && !trial.unsettled && !isCut(trial)).length + unexplained(round).length;
+  const pruned = round.outcomes.filter((fact) => fact.type === "Pruned").length;
+  const refused = round.trials.filter((trial) => !trial.accepted && !trial.unsettled && !isCut(trial) && !isPruning(trial)).length + unexplained(round).length;
   return el("summary", {}, el("h3", {}, round.scored ? `Round ${number}` : "Before the first round"),
     el("span", { class: "when" }, `from step ${figure(round.step)}`),
-    grown ? chip(true, `${figure(grown)} grafted`) : "", cuts ? chip(true, `${figure(cuts)} cut`) : "", refused ? chip(false, "", `${figure(refused)} refused`) : "");
+    grown ? chip(true, `${figure(grown)} grafted`) : "", cuts ? chip(true, `${figure(cuts)} cut`) : "",
+    pruned ? chip(true, `${figure(pruned)} pruned`) : "", refused ? chip(false, "", `${figure(refused)} refused`) : "");
 }
 
 function roundCard(round, number, open, width) {
