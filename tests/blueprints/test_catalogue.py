@@ -42,7 +42,7 @@ def sine(source: Port, target: Port, *, ratio: float = 2.0) -> nn.Module:
 
 
 def test_every_blueprint_says_what_it_is() -> None:
-    assert len(names()) == 12
+    assert len(names()) == 13
     for name in names():
         assert find(name).summary.endswith(".")
         assert all(isinstance(default, int | float | str) for default in find(name).options.values())
