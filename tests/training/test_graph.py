@@ -129,7 +129,8 @@ def test_written_code_needs_torch_only_and_gives_the_same_outputs(
     tmp_path: Path, make: Callable[[], nn.Module], inputs: Tensor
 ) -> None:
     model = trained(make, inputs)
-    write_code(model, tmp_path / "grown.py")
+    description = describe(model)
+    write_code(description, weights_of(model, description), tmp_path / "grown.py")
     code = (tmp_path / "grown.py").read_text()
     imports = [line.split()[1] for line in code.splitlines() if line.startswith(("import ", "from "))]
     assert set(imports) == {"torch"}
@@ -148,7 +149,9 @@ def test_a_network_of_two_inputs_comes_back_equal() -> None:
 
 
 def test_written_code_runs_in_a_process_that_cannot_see_esper(tmp_path: Path) -> None:
-    write_code(trained(conv, FLOATS), tmp_path / "grown.py")
+    model = trained(conv, FLOATS)
+    description = describe(model)
+    write_code(description, weights_of(model, description), tmp_path / "grown.py")
     program = "import grown, torch; print(tuple(grown.load()(torch.zeros(3, 6)).shape))"
     done = subprocess.run(
         [sys.executable, "-c", program],

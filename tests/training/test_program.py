@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from esper.errors import RunError
-from esper.training.graph import describe, rebuild
+from esper.training.code import write_code
+from esper.training.graph import describe, rebuild, weights_of
 from esper.training.program import describe_program, program_of
 from esper.training.twin import described
 
@@ -50,12 +53,35 @@ def test_constants_and_unsaved_buffers_are_part_of_a_description() -> None:
     assert torch.equal(twin(x), model(x))
 
 
-def test_a_tensor_made_on_the_way_is_no_part_of_a_graph_of_layers_and_the_operations_stand_in() -> None:
+def test_what_is_made_of_buffers_alone_is_part_of_a_graph_of_layers() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(4, 3)
+            self.register_buffer("scale", torch.rand(3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.inner(x) * self.scale.square()
+
+    model, x = Scaled().eval(), torch.rand(5, 4)
+    description = describe(model)
+    twin = rebuild(description, weights_of(model, description))
+    assert torch.equal(twin(x), model(x))
+    assert description.layers.keys() == {"inner"}
+
+
+def test_a_tensor_made_on_the_way_is_no_part_of_a_graph_of_layers_and_the_operations_stand_in(
+    tmp_path: Path,
+) -> None:
     model, x = Constants().eval(), torch.rand(5, 4)
     with pytest.raises(RunError, match="makes a tensor on its way"):
         describe(model)
-    twin = rebuild(*described(model, (x,)))
-    assert torch.equal(twin(x), model(x))
+    description, state = described(model, (x,))
+    assert torch.equal(rebuild(description, state)(x), model(x))
+    write_code(description, state, tmp_path / "grown.py")
+    space = {"__file__": str(tmp_path / "grown.py"), "__name__": "grown"}
+    exec((tmp_path / "grown.py").read_text(), space)
+    assert torch.equal(space["load"]()(x), model(x))  # type: ignore[operator]
 
 
 def test_whatever_a_network_raises_when_it_is_traced_is_a_reason_and_no_crash() -> None:

@@ -9,10 +9,10 @@ from keyword import iskeyword
 from pathlib import Path
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from esper.training import by_row
-from esper.training.graph import Description, describe, rebuild, weights_of
+from esper.training.graph import Description, rebuild
 
 FREED = re.compile(r";  [\w =]+ = None$", re.MULTILINE)
 """What generated code adds to give memory back early."""
@@ -58,16 +58,17 @@ def predict(rows):
 '''
 
 
-def write_code(model: nn.Module, path: Path, *, num_inputs: int = 1, for_rows: bool = False) -> None:
-    """Write ``model`` to ``path`` (``.py``) and its weights beside it (``.pt``, loaded with
-    ``weights_only``); layers and tensors keep their names.
+def write_code(
+    description: Description, state: dict[str, Tensor], path: Path, *, for_rows: bool = False
+) -> None:
+    """Write the network of a description to ``path`` (``.py``) and its weights ``state`` beside it (``.pt``, loaded
+    with ``weights_only``); layers and tensors keep their names.
 
     With ``for_rows`` the file also has ``predict``, which reads how a table is prepared from a ``.json`` beside it.
 
-    Raises ``RunError`` when the network does more than layers, functions and operators.
+    Raises ``RunError`` for a description or weights that do not make a network.
     """
-    description = describe(model, num_inputs=num_inputs)
-    graph = rebuild(description, weights_of(model, description))
+    graph = rebuild(description, state)
     num_params = sum(parameter.numel() for parameter in graph.parameters())
     header = HEADER.format(
         name=path.stem,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from torch import nn
+from torch import Tensor, nn
 
 from esper.errors import RunError
 from esper.events import Attached
@@ -78,6 +78,14 @@ def load_model(run: RunFolder) -> nn.Module:
 
     Raises ``RunError`` when there is none that can be rebuilt.
     """
+    return rebuild(*load_description(run))
+
+
+def load_description(run: RunFolder) -> tuple[Description, dict[str, Tensor]]:
+    """The finished network of a run as plain data, and its weights.
+
+    Raises ``RunError`` when there is none that can be rebuilt.
+    """
     if run.load().status != "finished":
         raise RunError(f"run {run.name} is not finished; go on with: esper train --resume {run.name}")
     tree = checkpoint.read(run.model)
@@ -85,7 +93,7 @@ def load_model(run: RunFolder) -> nn.Module:
         raise RunError(
             f"{tree['reason']}; its weights are there: esper export {run.name} --format safetensors"
         )
-    return rebuild(msgspec.convert(tree["graph"], Description), tree["state"])
+    return msgspec.convert(tree["graph"], Description), tree["state"]
 
 
 def _read_test(task: Task, model: nn.Module) -> tuple[float, float | None, dict[str, float]]:

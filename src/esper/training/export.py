@@ -19,7 +19,7 @@ from esper.errors import DataError, RunError
 from esper.growth import checkpoint
 from esper.training.code import write_code
 from esper.training.data import Rows, take
-from esper.training.ending import load_model
+from esper.training.ending import load_description, load_model
 from esper.training.prediction import load_preparation, prepares_rows
 from esper.training.preparation import Preparation
 from esper.training.program import program_of
@@ -109,8 +109,7 @@ def _silent_exporter() -> Iterator[None]:
 
 
 def _write_code(run: RunFolder, path: Path) -> None:
-    model, num_inputs = load_model(run), len(_example(run))
-    write_code(model, path.with_suffix(".py"), num_inputs=num_inputs, for_rows=prepares_rows(run))
+    write_code(*load_description(run), path.with_suffix(".py"), for_rows=prepares_rows(run))
 
 
 def _move(source: Path, folder: Path) -> list[Path]:

@@ -57,6 +57,8 @@ class Description(msgspec.Struct, frozen=True):
 class _Tracer(fx.Tracer):
     """Looks into every module that is not a layer of torch which can be built anew from what it prints."""
 
+    proxy_buffer_attributes = True  # else what is made of buffers alone becomes a constant of no module
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         # Asked before tracing: while it goes on, reading a parameter is recorded as part of the graph.
