@@ -82,7 +82,7 @@ def widenable(model: nn.Module) -> list[Place]:
     good = [graft for graft in grafts if _is_plain_widening(model, graft)]
     while True:
         others = [graft for graft in grafts if graft not in good]
-        left = [graft for graft in good if not any(_interferes(other, graft) for other in others)]
+        left = [graft for graft in good if not any(_interfere(other, graft) for other in others)]
         if len(left) == len(good):
             return [(graft.site.exit, grafts_of(model, graft.site.exit).index(graft)) for graft in left]
         good = left
@@ -170,6 +170,11 @@ def _is_plain_widening(model: nn.Module, graft: Graft) -> bool:
     block = graft.site.block
     if block is None or graft.recipe.blueprint != WIDEN or graft.site.exit in all_cuts(model):
         return False
+    return resizable(model, block)
+
+
+def resizable(model: nn.Module, block: Block) -> bool:
+    """Whether the layers of a block can be made larger or smaller: they train weights that are theirs alone."""
     if flaw_of(model, block.consumer, consumer_of):
         return False
     if any(flaw_of(model, name, producer_of) for name in block.producers):
@@ -185,10 +190,13 @@ def _trains(model: nn.Module, place: UnitTensor) -> bool:
     return parameter is None or parameter.requires_grad
 
 
-def _interferes(other: Graft, graft: Graft) -> bool:
-    """Whether another graft reads or writes what lies inside the block of a widening."""
-    block = graft.site.block
-    assert block is not None
+def _interfere(other: Graft, graft: Graft) -> bool:
+    assert graft.site.block is not None
+    return interferes(other, graft.site.block)
+
+
+def interferes(other: Graft, block: Block) -> bool:
+    """Whether a graft reads or writes what lies inside a block."""
     within = {*block.middle, *block.producers, block.consumer}
     written = within - {block.consumer} | (
         _holders({*block.producers, *block.middle}) - _holders([block.consumer])
