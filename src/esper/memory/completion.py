@@ -14,6 +14,7 @@ from esper.errors import EpisodeError
 from esper.memory.identity import day_of
 from esper.memory.learning.credit import credit
 from esper.memory.learning.induce import MIN_EPISODES, induce
+from esper.memory.learning.ledger import Ledger
 from esper.memory.learning.merge import used
 from esper.memory.learning.patterns import context_words
 from esper.memory.learning.reflection import Reflect, reflect
@@ -26,7 +27,8 @@ from esper.memory.stores.store import Effort, SearchText, Store
 
 LEARNED_STEPS: Final = 1_000
 """Of a longer episode the last so many steps are learned from."""
-SIMILAR: Final = 20
+SUCCESS: Final = 0.5
+"""An episode of this reward counts among those that say what a kind of task costs."""
 _DETAIL: Final = 4_000
 
 
@@ -44,6 +46,7 @@ class Completion:
         self._store = store
         self._redact = redact
         self._learning = learning
+        self._ledger: Ledger | None = None
 
     def complete(self, id: str, outcome: Outcome, at: int) -> Episode:
         """The episode as it is now: with its last steps, score, credit and reflection.
@@ -53,13 +56,25 @@ class Completion:
         """
         outcome = self._redact(outcome)
         with self._store.transaction():
-            done = self._judged(self._ended(id, at), outcome)
+            ended = self._ended(id, at)
+            ledger = self._opened(ended.namespace)
+            done = self._judged(ended, outcome, ledger)
             self._store.episodes.finish(done)
+            if outcome.reward >= SUCCESS:
+                ledger.add_effort(done, _effort(done))
             self._store.items.add([(_item_of(done), _words_of(done, self._tasks_before(id)))])
-            induce(self._store, done, outcome.reward, min_episodes=self._learning.min_episodes)
-            self._settle(done, outcome)
-            self._store.touch(done.namespace)
+            induce(self._store, ledger, done, outcome.reward, min_episodes=self._learning.min_episodes)
+            settled = self._settle(done, outcome)
+            ledger.close(self._store.touch(done.namespace), settled=settled)
+        self._ledger = ledger
         return done
+
+    def _opened(self, namespace: str) -> Ledger:
+        """The ledger of the last completion, if nothing was learned since; nobody has it until this one is stored."""
+        kept, self._ledger = self._ledger, None
+        if kept and kept.namespace == namespace and kept.stamp == self._store.stamp(namespace):
+            return kept
+        return Ledger(self._store, namespace)
 
     def abandon(self, id: str, at: int) -> Episode:
         """Give an open episode up: nothing is learned from it."""
@@ -77,8 +92,8 @@ class Completion:
         ended = max(at, found.started)
         return msgspec.structs.replace(found, state="completed", ended=ended, steps=steps, num_steps=number)
 
-    def _judged(self, episode: Episode, outcome: Outcome) -> Episode:
-        similar = self._store.episodes.efforts(episode, SIMILAR)
+    def _judged(self, episode: Episode, outcome: Outcome, ledger: Ledger) -> Episode:
+        similar = ledger.efforts(episode)
         judged = msgspec.structs.replace(
             episode,
             outcome=outcome,
@@ -100,11 +115,13 @@ class Completion:
             tasks += [one.task for one in self._store.episodes.get([id], steps=False).values()]
         return tasks[::-1]
 
-    def _settle(self, episode: Episode, outcome: Outcome) -> None:
-        """What was used in the episode earns or loses trust by how the episode ended."""
+    def _settle(self, episode: Episode, outcome: Outcome) -> bool:
+        """What was used in the episode earns or loses trust by how the episode ended; whether anything was used."""
         at = episode.ended or 0
-        for told in self._store.exposures.pending(episode.id):
+        pending = self._store.exposures.pending(episode.id)
+        for told in pending:
             settle(self._store, msgspec.structs.replace(told, reward=outcome.reward, at=at))
+        return bool(pending)
 
 
 def settle(store: Store, told: Feedback) -> None:
@@ -117,7 +134,9 @@ def settle(store: Store, told: Feedback) -> None:
 
 def _effort(episode: Episode) -> Effort:
     seconds = ((episode.ended or episode.started) - episode.started) / 1e9
-    return Effort(episode.num_steps, seconds, sum(step.tokens or 0 for step in episode.steps))
+    return Effort(
+        episode.num_steps, seconds, sum(step.tokens or 0 for step in episode.steps), episode.started
+    )
 
 
 def _item_of(episode: Episode) -> Item:

@@ -153,7 +153,7 @@ class EpisodeConformance:
             store.episodes.add([one])
             ended = {"state": "completed", "ended": one.started + 2 * _SECOND, "num_steps": 4}
             store.episodes.finish(episode(number, domain=domain, outcome=Outcome(ending=ending), **ended))  # type: ignore[arg-type]
-        assert store.episodes.efforts(episode(9, domain="ci"), 5) == [Effort(4, 2.0, 0)]
+        assert store.episodes.efforts(episode(9, domain="ci"), 5) == [Effort(4, 2.0, 0, episode(1).started)]
 
 
 class ItemConformance:

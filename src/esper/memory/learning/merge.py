@@ -48,6 +48,11 @@ def rewarded(tally: Tally, reward: float, now: int, *, weight: float, occurrence
     )
 
 
+def begun(successes: float, failures: float, occurrences: int, now: int) -> Tally:
+    """The tally of a pattern that begins with all that was seen of it."""
+    return Tally(successes, failures, occurrences, touched=now, state=_state("active", successes, failures))
+
+
 def decayed(tally: Tally, now: int) -> tuple[int, float, float]:
     """When the counts were last worth this, and what they are worth; they lose by whole days."""
     days = (now - tally.touched) // DAY

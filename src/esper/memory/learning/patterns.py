@@ -9,11 +9,11 @@ import msgspec
 
 from esper.memory.identity import new_id
 from esper.memory.learning.choices import choice_signature
-from esper.memory.learning.merge import seen, used
+from esper.memory.learning.merge import begun, seen, used
 from esper.memory.learning.observation import Observation, worded
 from esper.memory.learning.trust import trust_of
 from esper.memory.records import Episode, Item, PatternKind, Tally
-from esper.memory.stores.store import Filter, SearchText, Store
+from esper.memory.stores.store import Filter, SearchText, Store, Support
 
 _MAX_EVIDENCE: Final = 1_000
 _RIVALS: Final = 50
@@ -25,12 +25,11 @@ def towards(pattern: PatternKind | None, reward: float) -> float:
     return 1.0 - reward if pattern == "antipattern" else reward
 
 
-def begin(store: Store, episode: Episode, one: Observation, pattern: PatternKind, *, clean: int = 0) -> None:
-    """Write a new pattern with the evidence that there is; a warning and what to do instead learn of each other.
-
-    ``clean`` episodes, of which no sighting tells, speak against it.
-    """
+def begin(store: Store, episode: Episode, one: Observation, pattern: PatternKind, support: Support) -> Item:
+    """Write a new pattern with all that supports it; a warning and what to do instead learn of each other."""
     now = episode.ended or episode.started
+    ill = support.seen - support.won
+    counts = (ill, support.won) if pattern == "antipattern" else (support.won, ill)
     item = Item(
         id=new_id(now),
         kind="pattern",
@@ -41,12 +40,12 @@ def begin(store: Store, episode: Episode, one: Observation, pattern: PatternKind
         task_type=episode.task_type if one.scope else "",
         domain=episode.domain if one.scope else "",
         created=now,
-        tally=Tally(touched=now),
+        tally=begun(*counts, support.seen, now),
     )
-    item = with_evidence(store, item, clean=clean)
     store.items.add([(item, words_of(episode, item.lesson.text))])
     if one.condition and pattern != "approach":
         _introduce(store, item, episode)
+    return item
 
 
 def _introduce(store: Store, item: Item, episode: Episode) -> None:
@@ -92,11 +91,10 @@ def with_evidence(store: Store, item: Item, *, clean: int = 0) -> Item:
     return msgspec.structs.replace(item, tally=tally)
 
 
-def num_clean(store: Store, episode: Episode, one: Observation, num_broken: int) -> int:
-    """In how many other episodes the deed was done and did work, by the choices of the episodes."""
+def tried(episode: Episode, one: Observation) -> int:
+    """The signature of the choice behind a deed: seen wherever it was done, whether it worked or not."""
     step = next(step for step in episode.steps if step.number == one.first)
-    sign = choice_signature(episode.namespace, step.action or step.tool)
-    return max(store.sightings.counts([sign]).get(sign, 0) - num_broken, 0)
+    return choice_signature(episode.namespace, step.action or step.tool)
 
 
 def words_of(episode: Episode, text: str) -> SearchText:

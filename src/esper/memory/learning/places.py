@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from esper.memory.identity import signature_of
 from esper.memory.learning.habits import Habits, added, habits_of, outcomes, unbroken
+from esper.memory.learning.ledger import Ledger
 from esper.memory.learning.observation import Observation
 from esper.memory.learning.recoveries import recoveries
 from esper.memory.learning.wording import scope
@@ -48,13 +49,12 @@ class Places:
         return base
 
 
-def with_habits(store: Store, episode: Episode, more: Habits) -> dict[str, Habits]:
+def with_habits(ledger: Ledger, episode: Episode, more: Habits) -> dict[str, dict[str, float]]:
     """Count the episode in, for its kind of task and for all; the habits as they are now."""
-    scopes = list(dict.fromkeys(("", scope(episode))))
-    before = store.sightings.habits(episode.namespace, scopes)
-    now = {name: added(before[name], more) for name in scopes}
-    store.sightings.put_habits(episode.namespace, now)
-    return dict(now)
+    before = ledger.habits(dict.fromkeys(("", scope(episode))))
+    now = {name: added(habits, more) for name, habits in before.items()}
+    ledger.put_habits(now)
+    return now
 
 
 def unlearn(store: Store, episode: Episode) -> None:

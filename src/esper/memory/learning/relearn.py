@@ -8,7 +8,7 @@ import msgspec
 
 from esper.memory.learning.induce import MIN_EPISODES, observe
 from esper.memory.learning.observation import worded
-from esper.memory.learning.patterns import num_clean, recounted, words_of
+from esper.memory.learning.patterns import recounted, tried, words_of
 from esper.memory.records import Item
 from esper.memory.stores.store import Store
 
@@ -20,8 +20,9 @@ def relearn(store: Store, signatures: Sequence[int], *, min_episodes: int = MIN_
     """
     if not signatures:
         return
-    left = store.sightings.counts(signatures)
-    for signature, item in store.items.signed(signatures).items():
+    patterns = store.items.signed(signatures)
+    left = store.sightings.counts([*patterns])
+    for signature, item in patterns.items():
         if left.get(signature, 0) < min_episodes or not _told_again(store, item, left[signature]):
             store.items.forget([item.id])
 
@@ -41,7 +42,10 @@ def _told_again(store: Store, item: Item, num_seen: int) -> bool:
         lesson = msgspec.structs.replace(
             lesson, text=worded(item.pattern, lesson, item.task_type, item.domain)
         )
-    clean = num_clean(store, episode, one, num_seen) if one.kind == "antipattern" else 0
+    clean = 0
+    if one.kind == "antipattern":
+        sign = tried(episode, one)
+        clean = max(store.sightings.counts([sign]).get(sign, 0) - num_seen, 0)
     store.items.update({item.id: recounted(store, item, clean=clean)})
     store.items.rewrite(msgspec.structs.replace(item, lesson=lesson), words_of(episode, lesson.text))
     return True

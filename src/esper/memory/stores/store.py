@@ -35,11 +35,12 @@ from esper.memory.records import (
 
 
 class Effort(msgspec.Struct, frozen=True):
-    """What one completed episode cost; ``seconds`` from start to end."""
+    """What one completed episode cost; ``seconds`` from start to end, ``started`` when it began."""
 
     num_steps: int
     seconds: float
     tokens: int
+    started: int = 0
 
 
 class Sighting(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -382,8 +383,11 @@ class Store(Protocol):
         """Grows whenever what can be recalled from a namespace (``None``: any) changes, in whatever process."""
         ...
 
-    def touch(self, namespace: str) -> None:
-        """Make the stamp of a namespace grow."""
+    def touch(self, namespace: str) -> int:
+        """Make the stamp of a namespace grow; what it is then.
+
+        Whoever changes patterns or what supports them does so in a transaction that ends with this.
+        """
         ...
 
     def forget_namespace(self, namespace: str) -> int:

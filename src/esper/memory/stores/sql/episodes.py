@@ -132,7 +132,7 @@ class SqlEpisodes:
         )
         values = (like.namespace, like.task_type, like.domain, limit)
         rows = self._connection.rows(sql, values)
-        return [Effort(row[0], (row[1] - row[2]) / 1e9, row[3]) for row in rows]
+        return [Effort(row[0], (row[1] - row[2]) / 1e9, row[3], row[2]) for row in rows]
 
     def forget(self, ids: Sequence[str]) -> None:
         """Erase episodes and all that hangs on them."""

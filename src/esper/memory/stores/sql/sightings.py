@@ -13,6 +13,7 @@ from esper.memory.stores.sql.connection import Connection, SightingIndex
 from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Experience, Sighting, Support
 
+_ADD: Final = "UPDATE episode SET evidence = ? WHERE id = ? RETURNING key"
 _PUT_SUPPORT: Final = (
     "INSERT INTO support VALUES (?, ?, ?) "
     "ON CONFLICT (signature) DO UPDATE SET seen = excluded.seen, won = excluded.won"
@@ -68,13 +69,10 @@ class SqlSightings:
         """Write what was seen in an episode."""
         told = list({seen.signature: seen for seen in sightings}.values())
         with self._connection.transaction():
-            row = self._connection.row("SELECT key FROM episode WHERE id = ?", (episode,))
-            if row is None:
+            rows = self._connection.rows(_ADD, (_encode_evidence(told), episode))
+            if not rows:
                 raise EpisodeError(f"there is no episode {episode}")
-            self._index.add(row[0], [seen.signature for seen in told])
-            self._connection.write(
-                "UPDATE episode SET evidence = ? WHERE key = ?", (_encode_evidence(told), row[0])
-            )
+            self._index.add(rows[0][0], [seen.signature for seen in told])
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:
         """In how many distinct episodes each signature was seen."""
@@ -128,7 +126,8 @@ class SqlSightings:
         """Write the habits of kinds of task."""
         with self._connection.transaction():
             empty = [(namespace, scope) for scope, counts in habits.items() if not counts]
-            self._connection.write_many("DELETE FROM habit WHERE namespace = ? AND scope = ?", empty)
+            if empty:
+                self._connection.write_many("DELETE FROM habit WHERE namespace = ? AND scope = ?", empty)
             rows = [(namespace, scope, _encode(counts)) for scope, counts in habits.items() if counts]
             self._connection.write_many(_PUT_HABITS, rows)
 

@@ -13,7 +13,8 @@ from esper.memory.stores.sql.sightings import SqlExposures, SqlSightings
 
 _ERASED: Final = 1_000
 _TOUCH: Final = (
-    "INSERT INTO namespace VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET version = namespace.version + 1"
+    "INSERT INTO namespace VALUES (?, 1) ON CONFLICT (name) DO UPDATE SET version = namespace.version + 1 "
+    "RETURNING version"
 )
 _COUNTED: Final = {
     "episodes": "SELECT count(*) FROM episode WHERE ? IN ('', namespace)",
@@ -52,9 +53,11 @@ class SqlStore:
         row = self._connection.row("SELECT version FROM namespace WHERE name = ?", (namespace,))
         return int(row[0]) if row else 0
 
-    def touch(self, namespace: str) -> None:
-        """Make the stamp of a namespace grow."""
-        self._connection.write(_TOUCH, (namespace,))
+    def touch(self, namespace: str) -> int:
+        """Make the stamp of a namespace grow; what it is then."""
+        with self.transaction():
+            [(stamp,)] = self._connection.rows(_TOUCH, (namespace,))
+        return int(stamp)
 
     def forget_namespace(self, namespace: str) -> int:
         """Erase everything in a namespace."""

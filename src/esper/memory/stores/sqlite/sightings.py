@@ -29,7 +29,8 @@ class SqliteSightings:
 
     def add(self, key: int, signatures: Sequence[int]) -> None:
         """Index what an episode showed."""
-        self._connection.write(_ADD, (key, " ".join(map(_word, signatures))))
+        words = " ".join([f"s{sign & _UNSIGNED:x}" for sign in signatures])
+        self._connection.write(_ADD, (key, words))
 
     def remove(self, keys: Sequence[int]) -> None:
         """Forget what episodes showed."""
