@@ -50,7 +50,7 @@ from esper.surgery.sites import discover
 from esper.surgery.trace import trace
 from esper.surgery.widening import widen, widenable
 
-RECIPES = (Recipe.of("widen", ratio=0.5), Recipe.of("widen", ratio=1.0))
+RECIPES = (Recipe.of("widen", ratio=1.0), Recipe.of("widen", ratio=3.0))
 GROWN, CHANCE, SCRATCH = "grown by widening", "random fan-in", "its final sizes from scratch, equal FLOPs"
 ROUNDS = 400
 
@@ -71,14 +71,14 @@ def _mlps(inputs: int, widths: tuple[int, ...]) -> dict[str, Build]:
 
 CASES = {
     "digits": Case(
-        lambda _, seed: digits(seed), partial(mlp, (64, 8, 8, 10)), _mlps(64, (8, 16, 32, 64)), Plan(6_000)
+        lambda _, seed: digits(seed), partial(mlp, (64, 4, 4, 10)), _mlps(64, (8, 16, 32, 64)), Plan(4_000)
     ),
-    "diamonds": Case(diamonds, partial(mlp, (9, 8, 8, 10)), _mlps(9, (8, 16, 32, 64)), Plan(6_000)),
+    "diamonds": Case(diamonds, partial(mlp, (9, 4, 4, 10)), _mlps(9, (8, 16, 32, 64)), Plan(4_000)),
     "fashion": Case(
         lambda folder, _: fashion(folder),
-        partial(image_cnn, 4),
-        {f"CNN {c}-{2 * c}": partial(image_cnn, c) for c in (4, 8, 16)},
-        Plan(3_000),
+        partial(image_cnn, 2),
+        {f"CNN {c}-{2 * c}": partial(image_cnn, c) for c in (2, 4, 8, 16)},
+        Plan(2_000),
     ),
 }
 
