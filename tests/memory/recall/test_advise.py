@@ -39,3 +39,14 @@ def test_what_is_exact_weighs_more_than_what_is_general() -> None:
     best, worst = advise(ASKED, {"one": failed_here, "two": worked_here})
     assert (best.action, worst.action) == ("two", "one")
     assert worst.mean < 0.3 < 0.7 < best.mean
+
+
+def test_the_unknown_comes_before_what_works_half_the_time_and_behind_what_nearly_always_works() -> None:
+    told = advise({}, {"unknown": [], "half": seen(10, 10), "nearly always": seen(18, 2)})
+    assert [one.action for one in told] == ["nearly always", "unknown", "half"]
+
+
+def test_a_single_number_is_tried_before_many_that_are_known() -> None:
+    known = [Experience(f"e{place}", 1.0, 5.0 + place % 2, {}) for place in range(9)]
+    told = advise({}, {"known": known, "once": [Experience("x", 1.0, 2.0, {})]}, numeric=True)
+    assert [one.action for one in told] == ["once", "known"]
