@@ -95,6 +95,19 @@ class Host:
             finally:
                 capture.disarm()
 
+    def sweep(self) -> None:
+        """Run the held-out examples forward, and backward where there are gradients, for whoever has hooks."""
+        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad(), _eagerly():
+            for losses in self._batches(self.model):
+                self._backward(losses)
+                del losses  # and its graph, before the next is made
+
+    def macs(self) -> int:
+        """Multiply-adds per example of one held-out batch, without those of `idle_macs`."""
+        with isolated(self.model, eval_mode=True):
+            seen = trace(self.model, partial(self.glimpse, self.model))
+        return seen.macs - seen.idle_macs
+
     def idle_macs(self) -> int:
         """Multiply-adds per example, of one held-out batch, that nothing the model returns depends on."""
         with isolated(self.model, eval_mode=True):

@@ -13,6 +13,7 @@ from esper.blueprints.catalogue import build
 from esper.errors import CheckpointError, SiteError
 from esper.growth.joining import enlarge
 from esper.growth.optimizers import assign, dismiss, join
+from esper.growth.slicing import shrink_layers
 from esper.growth.training import inner
 from esper.recipe import Recipe
 from esper.surgery.block import Block
@@ -103,6 +104,8 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             _dismiss(optimizer, map(model.get_parameter, op["dead"]))
         case "merge":
             _dismiss(optimizer, merge(model, op["places"]))
+        case "prune":
+            shrink_layers(model, msgspec.convert(op["block"], Block), op["units"], optimizer)
         case "detach":
             _dismiss(optimizer, drop_graft(model, op["exit"], op["number"]))
         case "widen":

@@ -25,6 +25,7 @@ from esper.growth.optimizers import accepts, adopt, assign
 from esper.growth.record import attach_copy, attached
 from esper.growth.training import Training
 from esper.recipe import Recipe
+from esper.surgery.block import Block
 from esper.surgery.graft import Graft, attach, like_host
 from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
@@ -34,7 +35,7 @@ Prunable = Literal["nothing", "grafts", "all"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change in a run; ``runs`` and ``droppable`` are those of the `SiteMap`."""
+    """What does not change in a run; ``runs``, ``droppable`` and ``blocks`` are those of the `SiteMap` at the start."""
 
     training: Training
     host: Host
@@ -49,6 +50,7 @@ class Setup:
     recipes: tuple[Recipe, ...] | None
     seed: int
     prune: Prunable = "grafts"
+    blocks: tuple[Block, ...] = ()
 
     def __post_init__(self) -> None:
         if self.prune not in get_args(Prunable):

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from esper.errors import SiteError
+from esper.surgery.block import Block
 from esper.surgery.blocks import Blocks
 from esper.surgery.site import Site
 
@@ -54,6 +55,11 @@ class SiteMap:
     def growable_share(self) -> float:
         """Share of the parameters that lie in growable rows."""
         return sum(row.share for row in self.rows if row.growable)
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """Every block of the network once, in its order."""
+        return tuple(dict.fromkeys(site.block for site in self.offers if site.block is not None))
 
     def select(self, patterns: str | Sequence[str]) -> SiteMap:
         """This map with only the sites that match one of the patterns; several patterns add up.

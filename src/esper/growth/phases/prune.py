@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from esper.growth.phases.phase import Next, Phase, ToEnd
-from esper.growth.pruning import can_prune, prune_grafts
+from esper.growth.pruning import can_prune, prune
 from esper.growth.work import Work
 
 
@@ -24,7 +24,7 @@ class Prune(Phase):
     def step(self) -> Next | None:
         if self.work.tally.step < self._due or self.work.guard.since is not None:
             return None
-        prune_grafts(self.work, self.work.setup.host.losses())
+        prune(self.work)
         self._left -= 1
         self._due = self.work.tally.step + self.work.setup.pace.prune_every
         return None if self._left and can_prune(self.work) else ToEnd()

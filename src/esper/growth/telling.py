@@ -1,0 +1,33 @@
+"""What the prunings of a run have in common: their share of the margin, and how they are told."""
+
+from __future__ import annotations
+
+from esper.controller.judge import Verdict
+from esper.events import Pruned
+from esper.growth.work import Work
+
+
+def share_of(work: Work) -> float:
+    """The share of the margin that one session may use."""
+    return 1.0 / work.setup.pace.prunings
+
+
+def tell(
+    work: Work, what: str, where: str, params: int, verdict: Verdict, *, units: tuple[int, int] = (1, 1)
+) -> None:
+    """Emit what has been pruned; ``units`` are how many, and of how many."""
+    work.emit(
+        Pruned(
+            step=work.tally.step,
+            what=what,
+            where=where,
+            num_removed=units[0],
+            num_units=units[1],
+            params=params,
+            increase=-verdict.gain,
+            upper=-verdict.lower,
+            margin=-verdict.price,
+            total_params=work.tally.params,
+            total_macs=work.tally.macs,
+        )
+    )
