@@ -33,6 +33,14 @@ class Settings(BaseSettings):
     Unset: ``memory.db`` in the project's folder.
     """
 
+    memory_embedder: str | None = None
+    """By what meaning is compared, too, in ``esper memory``: ``table``, ``onnx:<folder>``, or
+    ``https://<server>/v1/embeddings?model=<name>&dimension=<number>``. Unset: words alone decide.
+    """
+
+    memory_embedder_key: SecretStr | None = None
+    """The key of that server, where it wants one."""
+
     memory_token: SecretStr | None = None
     """What an agent must know to reach ``esper memory mcp`` over HTTP. Unset: a new one is made and printed."""
 

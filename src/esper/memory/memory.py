@@ -261,7 +261,9 @@ class Memory:
             EmbeddingError: the provider failed; what it gave before is kept.
         """
         if self._journal.search.meaning is None:
-            raise ConfigurationError("there is no embedder: open the memory with Memory(..., embedder=...)")
+            raise ConfigurationError(
+                "there is no embedder: give Memory(..., embedder=...), or --embedder in a shell"
+            )
         return self._journal.search.meaning.embed_again()
 
     def cache_report(self) -> CacheReport:

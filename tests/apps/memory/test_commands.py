@@ -231,3 +231,45 @@ def test_at_opens_another_place_and_says_when_it_cannot(shell, tmp_path):
     (tmp_path / "text.db").write_text("no database " * 100)
     assert "error:" in shell.refused("--at", tmp_path / "text.db", "episode", "list")
     assert "redis://" in shell.refused("--at", "redis://x", "episode", "list")
+
+
+def test_an_embedder_finds_what_words_do_not_and_can_embed_all_again(shell):
+    shell("note", "the automobile needs oil", "--title", "garage")
+    shell("note", "the bread is in the oven", "--title", "kitchen")
+    assert shell.json("recall", "what does my car want")["answers"] == []
+    assert shell("--embedder", "table", "embed-again") == "2 embedded"
+    found = shell.json("--embedder", "table", "recall", "what does my car want", "-k", 1)
+    assert [one["text"] for one in found["answers"]] == ["the automobile needs oil"]
+
+
+def test_the_environment_names_the_embedder(shell, monkeypatch):
+    monkeypatch.setenv("ESPER_MEMORY_EMBEDDER", "table")
+    shell("note", "the automobile needs oil")
+    assert shell.json("embed-again") == {"embedded": 1}
+    assert shell.json("recall", "what does my car want")["notice"] == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("best", "is no embedder"),
+        ("onnx:", "is no embedder"),
+        ("https://server/v1/embeddings?model=m", "lacks its model or dimension"),
+        ("https://server/v1/embeddings?model=m&dimension=many", "lacks its model or dimension"),
+    ],
+)
+def test_an_embedder_that_is_none_is_one_line_of_error(shell, word, told):
+    assert told in shell.refused("--embedder", word, "recall", "x")
+
+
+def test_without_an_embedder_there_is_nothing_to_embed(shell):
+    assert "--embedder" in shell.refused("embed-again")
+
+
+def test_a_provider_that_does_not_answer_is_told_and_words_answer(shell):
+    shell("note", "the automobile needs oil")
+    nobody = "http://127.0.0.1:9/v1/embeddings?model=m&dimension=3"
+    code, out, err = shell.run("--embedder", nobody, "recall", "automobile")
+    assert code == 0
+    assert "automobile" in out
+    assert "by words alone" in err

@@ -39,8 +39,12 @@ def place(
     namespace: Annotated[
         str, Option(help="whose memory: an agent's, a user's, a project's; nothing is seen across")
     ] = "default",
+    embedder: Annotated[
+        str | None,
+        Option(metavar="WORD", help="compare meaning, too: table, onnx:FOLDER or an address"),
+    ] = None,
 ) -> None:
-    context.obj = Place(at, namespace)
+    context.obj = Place(at, namespace, embedder)
 
 
 app.add_typer(episodes.group, name="episode")

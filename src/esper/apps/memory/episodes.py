@@ -16,6 +16,7 @@ from esper.apps.memory.opened import (
     features,
     make_sure,
     opened,
+    opened_for_recall,
     told,
 )
 from esper.apps.memory.shown import EPISODES, STEPS, episode_fields, episode_row, lessons, step_row, whole
@@ -252,7 +253,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Find ended episodes by words, best first."""
-    with opened(context) as memory:
+    with opened_for_recall(context) as memory:
         filter = Filter(namespace=memory.namespace, kinds=("episode",))
         ids = memory.recall(told(query), k=limit, filter=filter).ids
         found = list(memory.get_many(ids, steps=False).values())

@@ -10,8 +10,10 @@ import msgspec
 
 from esper.apps.terminal import BadParameter, Context, Option, confirm
 from esper.memory.memory import Memory
+from esper.memory.recall.named import embedder_named
 from esper.memory.records import Value
 from esper.memory.stores.store import Filter
+from esper.settings import Settings
 
 STDIN = "-"
 _OWN_OPTIONS = frozenset({"task", "task_type", "domain", "namespace", "tags", "text", "title", "thread"})
@@ -36,6 +38,7 @@ class Place(msgspec.Struct, frozen=True):
 
     location: str | None
     namespace: str
+    embedder: str | None = None
 
 
 def opened(context: Context) -> Memory:
@@ -43,6 +46,17 @@ def opened(context: Context) -> Memory:
     place = context.find_object(Place)
     assert place is not None, "the group sets it before any command runs"
     return Memory(place.location, namespace=place.namespace)
+
+
+def opened_for_recall(context: Context) -> Memory:
+    """The same memory with the embedder that ``--embedder`` or ``ESPER_MEMORY_EMBEDDER`` names, if any."""
+    place = context.find_object(Place)
+    assert place is not None, "the group sets it before any command runs"
+    settings = Settings()
+    word = place.embedder or settings.memory_embedder
+    key = settings.memory_embedder_key
+    embedder = embedder_named(word, key=key.get_secret_value() if key else None) if word else None
+    return Memory(place.location, namespace=place.namespace, embedder=embedder)
 
 
 def told(text: str) -> str:

@@ -13,6 +13,7 @@ from esper.apps.memory.opened import (
     episode_id,
     features,
     opened,
+    opened_for_recall,
     told,
 )
 from esper.apps.memory.shown import ANSWERS, answer_row, answers_as_data, whole
@@ -58,7 +59,7 @@ def recall(  # noqa: PLR0913 - one parameter an option
 
     git diff | head -50 | esper memory recall - --json
     """
-    with opened(context) as memory:
+    with opened_for_recall(context) as memory:
         words = told(query)
         if episode is not None:
             if kind or tag or task_type or domain:
@@ -83,6 +84,8 @@ def _print(found: Recalled, *, explain: bool) -> None:
         echo(found.explain())
     else:
         print_table(ANSWERS, [answer_row(answer) for answer in found])
+        if found.notice:
+            echo(found.notice, err=True)
     if found.relevant:
         echo(f"if something helped: esper memory feedback {found.exposure} ITEM... --reward 1", err=True)
 
@@ -104,7 +107,7 @@ def context(
 
     esper memory context "fix the flaky test" --budget 500 >> prompt.txt
     """
-    with opened(context) as memory:
+    with opened_for_recall(context) as memory:
         found = memory.context(told(task), budget_tokens=budget, task_type=task_type, domain=domain)
     return print_json(whole(found)) if as_json else echo(found.text)
 

@@ -7,7 +7,7 @@ import socket
 from enum import StrEnum
 from typing import Annotated
 
-from esper.apps.memory.opened import opened
+from esper.apps.memory.opened import opened_for_recall
 from esper.apps.terminal import Context, Option, Typer, echo
 from esper.errors import ConfigurationError
 from esper.memory.memory import Memory
@@ -51,7 +51,7 @@ def mcp(
         from esper.apps.memory.mcp.server import serve_stdio
     except ImportError as error:
         raise ConfigurationError("the MCP server needs its library: pip install 'esper-grow[mcp]'") from error
-    with opened(context) as memory:
+    with opened_for_recall(context) as memory:
         if transport is Transport.stdio:
             serve_stdio(memory)
         else:

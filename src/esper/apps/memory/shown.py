@@ -117,7 +117,12 @@ def answers_as_data(recalled: Recalled) -> dict[str, Any]:
     answers = [
         {"id": one.id, "text": one.text, "why": one.why, **msgspec.to_builtins(one)} for one in recalled
     ]
-    return {"query": recalled.query, "exposure": recalled.exposure, "answers": answers}
+    return {
+        "query": recalled.query,
+        "exposure": recalled.exposure,
+        "notice": recalled.notice,
+        "answers": answers,
+    }
 
 
 def numbered(lines: Sequence[str]) -> Iterable[str]:

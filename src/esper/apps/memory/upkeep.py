@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from esper.apps.memory.opened import Json, Place, Yes, make_sure, opened
+from esper.apps.memory.opened import Json, Place, Yes, make_sure, opened, opened_for_recall
 from esper.apps.memory.shown import short, whole
 from esper.apps.terminal import Argument, BadParameter, Context, Exit, Option, Typer, echo, print_json
 from esper.memory.stores.opening import file_of
@@ -17,7 +17,7 @@ _DAY = 86_400
 
 def add_to(app: Typer) -> None:
     """Put the commands of this file right under ``esper memory``."""
-    for command in (stats, health, audit, maintain, retain, forget, backup, restore, vacuum):
+    for command in (stats, health, audit, maintain, embed_again, retain, forget, backup, restore, vacuum):
         app.command()(command)
 
 
@@ -85,6 +85,18 @@ def maintain(context: Context, *, as_json: Json = False) -> None:
     with opened(context) as memory:
         swept = memory.maintain()
     return print_json(whole(swept)) if as_json else echo(f"{len(swept.retired)} retired")
+
+
+def embed_again(context: Context, *, as_json: Json = False) -> None:
+    """Give every record that lacks one a vector, after a change of the embedder or of very many records.
+
+    [bold]Example[/bold]
+
+    esper memory --embedder table embed-again
+    """
+    with opened_for_recall(context) as memory:
+        number = memory.embed_again()
+    return print_json({"embedded": number}) if as_json else echo(f"{number} embedded")
 
 
 def retain(

@@ -11,8 +11,9 @@ from mcp import Client, MCPError
 
 from esper.apps.memory.mcp.server import make_server
 from esper.memory import Memory
+from esper.memory.recall.embeddings import CallableEmbedder
 
-READING = {"patterns", "playbook", "explain", "stats"}
+READING = {"patterns", "playbook", "explain", "stats", "analyse"}
 
 
 class Agent:
@@ -149,6 +150,35 @@ def test_notes_and_figures(memory):
     asked(memory, questions)
 
 
+def test_an_agent_sees_how_it_goes_over_time(memory):
+    for number in range(24):
+        memory.episode("fix it", task_type="bugfix").partial(1.0 if number < 14 else 0.0)
+
+    async def questions(agent):
+        told = await agent("analyse", task_type="bugfix", horizon=3)
+        assert (told["num_points"], len(told["forecast"]), told["latest"]) == (24, 3, [0.0] * 3)
+        assert [(one["before"], one["after"]) for one in told["changes"]] == [(1.0, 0.0)]
+        assert "too few" in await agent.refused("analyse", task_type="unknown")
+
+    asked(memory, questions)
+
+
+def test_a_recall_says_what_was_amiss_and_the_cache_is_told(tmp_path):
+    def fail(_):
+        raise ConnectionError("nobody there")
+
+    with Memory(tmp_path / "memory.db", embedder=CallableEmbedder(fail, name="gone", dimension=3)) as memory:
+        memory.note("the deploy key rotates on Mondays")
+
+        async def questions(agent):
+            told = await agent("recall", query="deploy key")
+            assert len(told["answers"]) == 1
+            assert "by words alone" in told["notice"]
+            assert (await agent("stats"))["cache_hit_rate"] == 0.0
+
+        asked(memory, questions)
+
+
 def test_errors_on_purpose_reach_the_agent_in_their_own_words(memory):
     async def questions(agent):
         assert "there is no episode nowhere" in await agent.refused("log_step", episode="nowhere", tool="x")
@@ -171,7 +201,7 @@ def test_errors_on_purpose_reach_the_agent_in_their_own_words(memory):
 def test_every_tool_and_prompt_says_what_it_is(memory):
     async def questions(agent):
         tools = (await agent.client.list_tools()).tools
-        assert 10 <= len(tools) <= 14
+        assert 10 <= len(tools) <= 15
         for tool in tools:
             assert len(tool.description) > 40
             assert tool.output_schema["type"] == "object"

@@ -140,6 +140,7 @@ class Recollection(Result):
     exposure: str = Field(description="give it to feedback")
     relevant: bool
     answers: list[ToldAnswer]
+    notice: str = Field(default="", description="what was amiss while searching")
 
 
 class Briefing(Result):
@@ -322,3 +323,4 @@ class Figures(Result):
     mean_reward: float | None
     mean_steps: float | None
     namespaces: list[str]
+    cache_hit_rate: float = Field(description="share of recalls that this server had the answer to")

@@ -20,7 +20,7 @@ from esper.memory.memory import Memory
 INSTRUCTIONS: Final = """A memory of how tasks went. Before a task: context (or recall). For the task: start_episode, \
 log_step after each thing you do (failures too), complete_episode with an honest ending and, in used, the ids of the \
 recalled items that you relied on. What you recall outside an episode: tell feedback what helped."""
-_READS: Final = frozenset({"patterns", "playbook", "explain", "stats"})
+_READS: Final = frozenset({"patterns", "playbook", "explain", "stats", "analyse"})
 
 
 def make_server(memory: Memory) -> MCPServer[Any]:

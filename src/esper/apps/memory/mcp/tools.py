@@ -27,7 +27,9 @@ from esper.apps.memory.mcp.results import (
     ToldEpisode,
     ToldPattern,
 )
+from esper.apps.memory.mcp.trends import Trend
 from esper.errors import EpisodeError
+from esper.memory.analysis import By, Metric, series
 from esper.memory.identity import system_clock
 from esper.memory.learning.merge import trust
 from esper.memory.memory import Memory
@@ -66,6 +68,7 @@ class Tools:
             self.playbook,
             self.feedback,
             self.explain,
+            self.analyse,
             self.hand_off,
             self.note,
             self.stats,
@@ -157,7 +160,9 @@ class Tools:
             )
             found = self._memory.recall(query, k=k, filter=filter, task_type=task_type, domain=domain)
         answers = [ToldAnswer.of(answer) for answer in found]
-        return Recollection(exposure=found.exposure, relevant=found.relevant, answers=answers)
+        return Recollection(
+            exposure=found.exposure, relevant=found.relevant, answers=answers, notice=found.notice
+        )
 
     def context(
         self, task: str, budget_tokens: Budget = 1_000, task_type: TaskType = "", domain: Domain = ""
@@ -240,6 +245,19 @@ class Tools:
             rewards=[reward for reward in rewards if reward is not None],
         )
 
+    def analyse(
+        self,
+        metric: Annotated[Metric, Field(description="success and score in [0, 1], latency in seconds")] = (
+            "success"
+        ),
+        task_type: TaskType = "",
+        by: Annotated[By, Field(description="a point for each episode, or the mean of each day")] = "episode",
+        horizon: Annotated[int, Field(ge=1, le=100, description="forecast so many points")] = 5,
+    ) -> Trend:
+        """Ask how it goes over time: changes of level, values that stand apart, what to expect. Ten points at least."""
+        found = series(self._memory, metric, task_type=task_type or None, by=by)
+        return Trend.of(found, horizon)
+
     def hand_off(
         self,
         episode: EpisodeId,
@@ -277,6 +295,7 @@ class Tools:
             mean_reward=found.reward,
             mean_steps=found.steps,
             namespaces=list(found.namespaces),
+            cache_hit_rate=self._memory.cache_report().hit_rate,
         )
 
     def episode(self, id: str) -> ToldEpisode:
