@@ -54,3 +54,18 @@ def test_bad_lines_stop_an_import_unless_they_may_be_skipped(shell):
 def test_files_that_cannot_be_read_or_written_are_clear_errors(shell, tmp_path):
     assert "cannot read" in shell.refused("import", tmp_path / "missing.jsonl")
     assert "cannot write" in shell.refused("export", tmp_path / "missing" / "memory.jsonl")
+
+
+def test_names_with_path_separators_are_names_and_touch_no_other_file(shell, tmp_path):
+    odd = "../../outside/..\\x"
+    shell("--namespace", odd, "note", "kept", "--title", "../title", "--tag", "/etc/passwd")
+    id = shell("--namespace", odd, "episode", "create", "go ../../up", "--type", "a/b", "--domain", "c:\\d")
+    shell("--namespace", odd, "episode", "complete", id)
+    before = sorted(path for path in tmp_path.parent.rglob("*") if ".esper" not in path.parts)
+    shell("--namespace", odd, "export", tmp_path / "odd.jsonl")
+    after = sorted(path for path in tmp_path.parent.rglob("*") if ".esper" not in path.parts)
+    assert set(after) - set(before) == {tmp_path / "odd.jsonl"}
+    shell("--at", "other.db", "--namespace", odd, "import", tmp_path / "odd.jsonl")
+    told = shell.json("--at", "other.db", "--namespace", odd, "episode", "view", id)
+    assert told == shell.json("--namespace", odd, "episode", "view", id)
+    assert shell.json("--at", "other.db", "--namespace", odd, "tag", "list") == {"/etc/passwd": 1}

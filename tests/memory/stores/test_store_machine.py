@@ -5,9 +5,16 @@ from __future__ import annotations
 import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from esper.memory.records import Outcome, Step, Tally
+from esper.memory.stores.opening import open_store
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Filter, Sighting
 from esper.testing.memory_store import episode, note
@@ -19,9 +26,10 @@ WORDS = st.sampled_from(["cake", "bread", "soup"])
 class StoreMachine(RuleBasedStateMachine):
     """The model: dictionaries of episodes, of notes, and of sightings."""
 
-    def __init__(self):
+    def __init__(self, store=None):
         super().__init__()
-        self.store = SqliteStore(":memory:")
+        self.store = SqliteStore(":memory:") if store is None else store
+        self.is_ours = store is None
         self.episodes, self.notes, self.seen = {}, {}, {}
 
     @rule(number=NUMBERS, domain=WORDS)
@@ -126,8 +134,18 @@ class StoreMachine(RuleBasedStateMachine):
 
     def teardown(self):
         assert self.store.check() == []
-        self.store.close()
+        for namespace in self.store.namespaces():
+            self.store.forget_namespace(namespace)
+        if self.is_ours:
+            self.store.close()
 
 
 StoreMachine.TestCase.settings = settings(max_examples=15, stateful_step_count=20, deadline=None)
 TestStoreMachine = StoreMachine.TestCase
+
+
+def test_a_store_in_postgresql_holds_what_the_model_holds(postgres_url):
+    store = open_store(postgres_url)
+    fewer = settings(max_examples=5, stateful_step_count=15, deadline=None)
+    run_state_machine_as_test(lambda: StoreMachine(store), settings=fewer)
+    store.close()
