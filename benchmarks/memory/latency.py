@@ -27,6 +27,7 @@ from benchmarks.memory.latency_measures import (
     got,
     plain_sqlite,
     recalled,
+    recalled_by_meaning,
     sustained,
 )
 from benchmarks.memory.latency_processes import crowd, fresh
@@ -92,7 +93,7 @@ def recording_lines(folder: Path, insert: float) -> list[Line]:
 
 def size_lines(path: Path, size: int, insert: float, select: float) -> list[Line]:
     """What a memory of this size costs to ask and to write, in this process, then in fresh ones and in a crowd."""
-    targets = (2_000.0, 20.0, 50.0) if size == 10_000 else (None, None, None)
+    targets = (2_000.0, 20.0, 50.0, 5_000.0) if size == 10_000 else (None,) * 4
     name = f"{size:,}:"
     lines = [
         line(f"{name} recall", recalled(path), select, target=targets[0]),
@@ -104,7 +105,8 @@ def size_lines(path: Path, size: int, insert: float, select: float) -> list[Line
         lines.append(line(f"{name} fresh process, {what}", taken, select))
     for what, taken in crowd(path).items():
         lines.append(line(f"{name} four read and two write, {what}", taken, select))
-    return lines
+    meant = recalled_by_meaning(path)
+    return [*lines, line(f"{name} recall by words and meaning", meant, select, target=targets[3])]
 
 
 def measured(sizes: Sequence[int], folder: Path) -> list[Line]:

@@ -13,6 +13,7 @@ import apsw
 from benchmarks.memory.generated import ended, question, recorded, told
 from esper.memory import Memory
 from esper.memory.journal import Options
+from esper.memory.recall.static_table import StaticTable
 
 Taken = list[float]
 Watch = Callable[[], float]
@@ -109,6 +110,15 @@ def completed(location: str, size: int, number: int, *, watch: Watch = time.perf
 def recalled(path: Path) -> Taken:
     """Questions that were not asked before; the words that recur are known."""
     with Memory(path) as memory:
+        for number in range(100):
+            memory.recall(question(number))
+        return timed(lambda number=number: memory.recall(question(number)) for number in range(100, 500))
+
+
+def recalled_by_meaning(path: Path) -> Taken:
+    """The same questions by words and meaning; every item has its vector before."""
+    with Memory(path, embedder=StaticTable.installed()) as memory:
+        memory.embed_again()
         for number in range(100):
             memory.recall(question(number))
         return timed(lambda number=number: memory.recall(question(number)) for number in range(100, 500))

@@ -17,9 +17,10 @@ from benchmarks.memory.beir import Document, Part, read_parts
 from benchmarks.memory.command import command_of, embedders_of, parser_of
 from benchmarks.memory.kept import KeptEmbedder
 from benchmarks.memory.measures import MEASURES, Measured, interval, mean, measure
-from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25, Ranker, WordOverlap
+from benchmarks.memory.rankers import Hybrid, Lexical, PlainBM25, Ranker, Remembered, WordOverlap
 from benchmarks.table import Table, publish
 from esper.memory.recall.embeddings import Embedder
+from esper.memory.recall.terms import Weights
 
 COLUMNS = ("R@1", "R@5", "R@10", "nDCG@10", "MRR")
 Maker = Callable[[Sequence[Document]], Ranker]
@@ -37,9 +38,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 def makers(embedders: Sequence[Embedder]) -> dict[str, Maker]:
-    """The rankers by name."""
+    """The rankers by name; a ``Memory`` is as its users have it: its trust, its answer that nothing is relevant."""
     ours = {f"ours, hybrid ({one.name})": partial(Hybrid, embedder=one) for one in embedders}
-    return {"word overlap": WordOverlap, "plain BM25": PlainBM25, "ours, lexical": Lexical, **ours}
+    memory = partial(Remembered, weights=Weights(), all_relevant=False)
+    whole = {f"a Memory with meaning ({one.name})": partial(memory, embedder=one) for one in embedders}
+    plain = {"word overlap": WordOverlap, "plain BM25": PlainBM25, "ours, lexical": Lexical}
+    return {**plain, **ours, "a Memory by words": memory, **whole}
 
 
 def ask(part: Part, name: str, make: Maker) -> list[Asked]:
@@ -67,7 +71,10 @@ def table(name: str, answers: Sequence[Asked]) -> Table:
         title=f"Retrieval: {name}",
         columns=["questions: ranker", "questions", *COLUMNS],
         cells=cells,
-        notes=["R@10 and nDCG@10 with 95 % bootstrap intervals over questions"],
+        notes=[
+            "a Memory: every document a note, with all its terms, and with the answer that nothing is relevant",
+            "R@10 and nDCG@10 with 95 % bootstrap intervals over questions",
+        ],
     )
 
 

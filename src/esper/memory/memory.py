@@ -22,8 +22,8 @@ from esper.memory.recall.context import ContextPack, pack
 from esper.memory.recall.playbooks import Guide, Heuristic, Playbook
 from esper.memory.recall.search import Asked
 from esper.memory.recorded import recorded
-from esper.memory.recording import Opening, Recording
-from esper.memory.records import Episode, Item, Lesson, Outcome, Value
+from esper.memory.recording import Recording
+from esper.memory.records import Episode, Item, Lesson, Opening, Outcome, Value
 from esper.memory.relations import Relations
 from esper.memory.stores.opening import open_store
 from esper.memory.stores.store import Filter, Store
@@ -129,7 +129,7 @@ class Memory:
         found = self.get(id, steps=False)
         if found.state != "open":
             raise EpisodeError(f"episode {id} is {found.state}: only an open one can go on")
-        return Recording(self._journal, Opening.of(found), id=id, last=self.store.episodes.last_number(id))
+        return Recording(self._journal, found, id=id, last=self.store.episodes.last_number(id))
 
     def complete(self, id: str, outcome: Outcome) -> Episode:
         """End an open episode by its id, and learn from it."""

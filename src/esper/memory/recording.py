@@ -12,35 +12,12 @@ import msgspec
 from esper.errors import EpisodeError
 from esper.memory.identity import Clock, new_id
 from esper.memory.recall.answers import Recalled
-from esper.memory.records import Durability, Episode, Outcome, Receipt, Step, Value
+from esper.memory.records import Durability, Episode, Opening, Outcome, Receipt, Step
 from esper.memory.redaction import Redactor, valid
 from esper.memory.stores.store import Store
 
 _encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
 _decode = msgspec.msgpack.decode
-
-
-class Opening(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of an episode when it starts."""
-
-    task: str
-    task_type: str = ""
-    domain: str = ""
-    namespace: str = "default"
-    tags: tuple[str, ...] = ()
-    context: dict[str, Value] = {}
-
-    @classmethod
-    def of(cls, episode: Episode) -> Self:
-        """The opening of an episode that is there."""
-        return cls(
-            task=episode.task,
-            task_type=episode.task_type,
-            domain=episode.domain,
-            namespace=episode.namespace,
-            tags=episode.tags,
-            context=episode.context,
-        )
 
 
 class Journal(Protocol):
@@ -109,17 +86,7 @@ class Recording:
 
     def started(self) -> Episode:
         """The episode as it was at its start."""
-        told = self._opening
-        return Episode(
-            id=self.id,
-            task=told.task,
-            task_type=told.task_type,
-            domain=told.domain,
-            namespace=told.namespace,
-            tags=told.tags,
-            context=told.context,
-            started=self._started,
-        )
+        return Episode(id=self.id, started=self._started, **msgspec.structs.asdict(self._opening))
 
     def step(
         self,

@@ -85,16 +85,27 @@ class Reflection(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False
     advice: tuple[str, ...] = ()
 
 
-class Episode(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A task that somebody tried. ``credit`` holds the value of each of the last ``len(credit)`` steps, in [-1, 1]."""
+class Opening(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What is known of a task when somebody sets out to do it."""
 
-    id: str
     task: str
     task_type: str = ""
     domain: str = ""
     namespace: str = "default"
     context: dict[str, Value] = {}
     tags: tuple[str, ...] = ()
+
+    @property
+    def situation(self) -> dict[str, Value]:
+        """The context with task type and domain, where those are known."""
+        known = {"task_type": self.task_type, "domain": self.domain}
+        return {name: value for name, value in known.items() if value} | self.context
+
+
+class Episode(Opening, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A task that somebody tried. ``credit`` holds the value of each of the last ``len(credit)`` steps, in [-1, 1]."""
+
+    id: str
     state: State = "open"
     started: int = 0
     ended: int | None = None
@@ -104,12 +115,6 @@ class Episode(Record, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     reflection: Reflection | None = None
     credit: tuple[float, ...] = ()
     steps: tuple[Step, ...] = ()
-
-    @property
-    def situation(self) -> dict[str, Value]:
-        """The context with task type and domain, where those are known."""
-        known = {"task_type": self.task_type, "domain": self.domain}
-        return {name: value for name, value in known.items() if value} | self.context
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
