@@ -42,7 +42,7 @@ def makers(embedders: Sequence[Embedder]) -> dict[str, Maker]:
     ours = {f"ours, hybrid ({one.name})": partial(Hybrid, embedder=one) for one in embedders}
     memory = partial(Remembered, weights=Weights(), all_relevant=False)
     whole = {f"a Memory with meaning ({one.name})": partial(memory, embedder=one) for one in embedders}
-    plain = {"word overlap": WordOverlap, "plain BM25": PlainBM25, "ours, lexical": Lexical}
+    plain: dict[str, Maker] = {"word overlap": WordOverlap, "plain BM25": PlainBM25, "ours, lexical": Lexical}
     return {**plain, **ours, "a Memory by words": memory, **whole}
 
 
