@@ -18,8 +18,9 @@ from esper.growth import checkpoint
 from esper.growth.saved import load
 from esper.training.csv_file import read_csv
 from esper.training.ending import conclude, load_model, store_model
-from esper.training.export import export_run
+from esper.training.export import export_run, write_onnx
 from esper.training.prediction import predict
+from esper.training.program import program_of
 from esper.training.run import RunFolder, Settings
 from esper.training.session import begin
 
@@ -191,6 +192,41 @@ def test_a_transformer_is_written_in_every_format_and_gives_the_same_outputs(
     network = runs(tmp_path)
     for batch in (inputs, inputs[:1]):
         assert torch.allclose(network(batch), model(batch), atol=1e-5)
+
+
+class Biased(nn.Module):
+    """Attention with a learned bias for every pair of places."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.rand(2, 4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = x.unflatten(2, (2, 4)).transpose(1, 2)
+        bias = self.bias.expand(x.shape[0], -1, -1, -1)
+        mixed = nn.functional.scaled_dot_product_attention(heads, heads, heads, attn_mask=bias)
+        return mixed.transpose(1, 2).reshape(*x.shape[:2], -1).contiguous()
+
+
+def test_attention_with_a_learned_bias_is_written_as_onnx(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model, x = Biased(), torch.rand(3, 4, 8)
+    write_onnx(program_of(model, (x,)), tmp_path / "biased.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "biased.onnx")
+    (found,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert np.allclose(found, model(x).detach().numpy(), atol=1e-5)
+
+
+class Singular(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.svdvals(x)
+
+
+def test_what_onnx_has_no_word_for_is_refused_with_the_reason(tmp_path: Path) -> None:
+    pytest.importorskip("onnxscript")
+    with pytest.raises(RunError, match=r"as ONNX: .*svd"):
+        write_onnx(program_of(Singular(), (torch.rand(3, 4, 4),)), tmp_path / "singular.onnx")
+    assert not (tmp_path / "singular.onnx").exists()
 
 
 def test_code_and_safetensors_name_the_weights_alike(

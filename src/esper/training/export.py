@@ -20,6 +20,7 @@ from esper.growth import checkpoint
 from esper.training.code import write_code
 from esper.training.data import Rows, take
 from esper.training.ending import load_description, load_model
+from esper.training.network import unfused
 from esper.training.prediction import load_preparation, prepares_rows
 from esper.training.preparation import Preparation
 from esper.training.program import program_of
@@ -82,13 +83,19 @@ def write_program(program: torch.export.ExportedProgram, path: Path) -> None:
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path) -> None:
-    """``program`` as ``.onnx``. Raises ``RunError`` where the packages for that are missing."""
+    """``program`` as ``.onnx``. Raises ``RunError`` where it cannot be, or the packages for that are missing."""
     try:
-        with _silent_exporter():
+        # Taken apart, attention lays its result out otherwise than fused, and the exporter believes the layout.
+        with _silent_exporter(), unfused():
             written = torch.onnx.export(program, (), dynamo=True, verbose=False)
     except ImportError as error:
         raise RunError(
             f"onnx needs more packages ({error}); install: pip install 'esper-grow[onnx]'"
+        ) from error
+    except RuntimeError as error:
+        reason = str(error).partition("## Exception summary")[2].strip().partition("\n")[0]
+        raise RunError(
+            f"torch cannot write this network as ONNX: {reason or type(error).__name__}"
         ) from error
     assert written is not None
     written.save(path.with_suffix(".onnx"))
