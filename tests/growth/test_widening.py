@@ -224,6 +224,19 @@ def test_averages_of_a_younger_graft_stand_for_what_they_estimate() -> None:
     torch.testing.assert_close(state["exp_avg_sq"][-len(made) :] / (1 - beta**22), estimate)
 
 
+def test_the_feed_forward_part_of_torch_s_encoder_widens_and_no_path_through_it_is_cut() -> None:
+    """Its forward pass cannot be written anew: a graft there can only become more units."""
+    kind = host("transformer")
+    loop = widened(kind, steps=80, judge=Lenient(cuts=True))
+    assert loop.grower is not None
+    before, fresh = scores(kind, loop.model), kind.make(0)
+    loop.grower.finish()
+    torch.testing.assert_close(scores(kind, loop.model), before, rtol=1e-4, atol=1e-5)
+    assert "Cut" not in kinds(loop.grower)
+    assert shape_of(loop.model) == shape_of(fresh)
+    assert loop.model.get_parameter("encoder.layers.1.linear1.weight").shape[0] > 16
+
+
 def test_an_optimizer_with_summed_rows_goes_on() -> None:
     found = next(each for each in CASES if each.name == "perceptron")
     model = found.make().eval()

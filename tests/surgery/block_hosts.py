@@ -162,6 +162,41 @@ def perceptron() -> nn.Sequential:
     )
 
 
+class Chunked(nn.Module):
+    """A feed-forward part as in BERT: a method of a module whose forward cannot be traced."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dense = nn.Linear(6, 9)
+        self.out = nn.Linear(9, 6)
+        self.norm = nn.LayerNorm(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.abs().max() > 1e6:
+            raise ValueError("too large")
+        return self.feed(x)
+
+    def feed(self, x: Tensor) -> Tensor:
+        return self.norm(self.out(F.gelu(self.dense(x))) + x)
+
+
+class Dropped(nn.Module):
+    """Dropout as a function of the mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(6, 9)
+        self.second = nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(F.dropout(F.relu(self.first(x)), 0.2, self.training))
+
+
+def encoder() -> nn.Module:
+    """Torch's own encoder layer; its feed-forward part is a method."""
+    return nn.TransformerEncoderLayer(6, 2, dim_feedforward=10, dropout=0.0, batch_first=True)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network, the shape of one input, and its blocks: producers, consumer and width."""
@@ -195,6 +230,9 @@ CASES = (
     Case("turned", Turned, (5, 6), ((("c_fc",), "c_proj", 12),)),
     Case("viewed", Viewed, (2, 8, 8), ((("conv",), "head", 5),)),
     Case("positions", Positions, (5, 6), ((("make",), "head", 4),)),
+    Case("chunked", Chunked, (5, 6), ((("dense",), "out", 9),)),
+    Case("dropped", Dropped, (6,), ((("first",), "second", 9),)),
+    Case("encoder", encoder, (5, 6), ((("linear1",), "linear2", 10),)),
     Case("pooled", Pooled, (2, 6, 6), ((("conv",), "head", 6),)),
     *(
         Case(
@@ -223,5 +261,7 @@ def explored(model: nn.Module, batch: Tensor) -> SiteMap:
         seen = trace(model, lambda: model(batch))
     found = discover(seen)
     spans = [site for site in found.offers if site.is_span]
-    sites = discover(seen, blocked=obstacles(seen, spans))
-    return sites.with_blocks(find_blocks(seen, [site for site in sites.offers if site.is_span]))
+    blocked = obstacles(seen, spans)
+    blocks = find_blocks(seen, spans, blocked=blocked)
+    left = {name: reason for name, reason in blocked.items() if name not in blocks.found}
+    return discover(seen, blocked=left).with_blocks(blocks)

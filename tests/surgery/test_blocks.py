@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from esper.blueprints import fits
 from esper.errors import SiteError
+from esper.recipe import Recipe
 from esper.surgery.block import Block
 from esper.surgery.blocks import find_blocks
 from esper.surgery.isolation import isolated
@@ -244,3 +246,27 @@ def test_a_subclass_is_a_block_only_with_the_forward_of_torch() -> None:
     assert "fc1 is a Own with a forward of its own" in why_not(own, "fc1..fc2")
     (site,) = [site for site in explored(named, torch.randn(4, 6)).sites if site.block is not None]
     assert site.name == "fc1..fc2"
+
+
+class TwoWays(nn.Module):
+    """In eval mode something else reads the units."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(6, 8)
+        self.fc2 = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.fc1(x))
+        return self.fc2(y) if self.training else self.fc2(y) + y
+
+
+def test_where_a_forward_pass_cannot_be_written_anew_the_block_is_bound_and_only_more_units_fit() -> None:
+    bound = {
+        case.name for case in CASES for site in case.sites() if site.block is not None and site.block.bound
+    }
+    assert bound == {"chunked", "dropped", "encoder"}
+    (site,) = next(case for case in CASES if case.name == "encoder").sites()
+    assert fits(Recipe.of("widen"), site) is None
+    assert "could not be folded here" in str(fits(Recipe.of("mlp"), site))
+    assert all(site.block is None for site in explored(TwoWays(), torch.randn(4, 6)).sites)

@@ -117,9 +117,9 @@ def fits(recipe: Recipe, site: Site) -> str | None:
     _check_options(chosen, recipe)
     source, target = site.source, site.target
     if chosen.of_block:
-        return (
-            None if site.block is not None else f"{chosen.name} needs a block of the model's own layers here"
-        )
+        return None if site.block else f"{chosen.name} needs a block of the model's own layers here"
+    if site.block is not None and site.block.bound:
+        return f"{chosen.name} could not be folded here: only more units of the model's own layers can"
     if (source.kind, target.kind) not in chosen.pairs:
         return f"{chosen.name} does not go from {source.kind} to {target.kind}"
     if source.kind == target.kind == "sequence" and (

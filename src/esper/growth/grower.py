@@ -392,8 +392,9 @@ def _explore(host: Host, judge: Judge) -> SiteMap:
     found = discover(seen)
     _check_losses(host.examine(), judge)
     blocked = obstacles(seen, (site for site in found.offers if site.is_span))
-    sites = discover(seen, blocked=blocked) if blocked else found
-    return sites.with_blocks(find_blocks(seen, (site for site in sites.offers if site.is_span)))
+    blocks = find_blocks(seen, (site for site in found.offers if site.is_span), blocked=blocked)
+    left = {name: reason for name, reason in blocked.items() if name not in blocks.found}
+    return (discover(seen, blocked=left) if left else found).with_blocks(blocks)
 
 
 def _features(site: Site) -> str:

@@ -29,6 +29,7 @@ from esper.surgery.block import Block
 from esper.surgery.graft import Graft, attach, like_host
 from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
+from esper.surgery.widening import unhampered
 
 Prunable = Literal["nothing", "grafts", "all"]
 
@@ -67,6 +68,7 @@ class Tally:
     refused_rounds: int = 0
     params: int = 0
     macs: int = 0
+    prunings: int = 0
     refusals: dict[str, int] = field(default_factory=dict)
     cuts: dict[str, int] = field(default_factory=dict)
 
@@ -96,9 +98,8 @@ class Work:
 
     def view(self, signals: Sequence[Signal]) -> View:
         """What the controller may know: every candidate that the budget allows."""
-        candidates = [
-            c for site in self.setup.sites for c in self._candidates(site) if not self._too_large(c)
-        ]
+        sites = unhampered(self.setup.host.model, self.setup.sites)
+        candidates = [c for site in sites for c in self._candidates(site) if not self._too_large(c)]
         return View(candidates, signals, self.tally.refusals)
 
     def birth(self, candidate: Candidate) -> Graft:

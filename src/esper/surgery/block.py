@@ -46,6 +46,7 @@ class Block(msgspec.Struct, frozen=True):
     ``outer`` and ``inner`` say where the units lie among the features that the consumer reads: as in an array of shape
     ``(outer, width, inner)`` that was flattened; ``inner`` is the number of positions of a flattened image. Where a
     convolution has ``groups``, units are added to each group alike. Only a multiple of ``multiple`` can be added.
+    Of one that is ``bound`` a graft must become a part: the forward pass around it cannot be written anew.
     """
 
     layers: tuple[Layer, ...]
@@ -54,6 +55,7 @@ class Block(msgspec.Struct, frozen=True):
     inner: int = 1
     groups: int = 1
     multiple: int = 1
+    bound: bool = False
 
     @property
     def producers(self) -> tuple[str, ...]:
@@ -63,7 +65,7 @@ class Block(msgspec.Struct, frozen=True):
     @property
     def middle(self) -> tuple[str, ...]:
         """Names of the modules between producers and consumer."""
-        return tuple(layer.module for layer in self.layers if layer.role == "layer")
+        return tuple(layer.module for layer in self.layers if layer.role == "layer" and layer.module)
 
     @property
     def consumer(self) -> str:

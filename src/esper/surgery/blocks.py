@@ -7,22 +7,25 @@ operation must treat each unit alone, and nobody else may read what they pass on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import lcm
+from types import MappingProxyType
 from typing import Any
 
+from msgspec.structs import replace as replaced
 from torch import fx, nn
 
 from esper.surgery.block import Block, Layer, Ref
+from esper.surgery.block_graphs import calls_once, in_parts, whole
 from esper.surgery.calls import Call, asks_batch_size, spelled
-from esper.surgery.forward_graph import graph_of
 from esper.surgery.names import common_parent, relative
 from esper.surgery.per_unit import Layout, after_function, after_layer, is_depthwise, options_of
 from esper.surgery.site import Site
 from esper.surgery.trace import Trace
 from esper.surgery.unit_axes import End, consumer_of, flaw_of, producer_of
 
+NOTHING: Mapping[str, str] = MappingProxyType({})
 Node = fx.Node
 Structure = Layout | tuple[Any, ...]
 
@@ -39,36 +42,61 @@ class Blocks:
         return replace(site, block=self.found[site.name]) if site.name in self.found else site
 
 
-def find_blocks(trace: Trace, spans: Iterable[Site]) -> Blocks:
-    """The blocks that ``spans`` reach across, and in plain words why others are none."""
+def find_blocks(trace: Trace, spans: Iterable[Site], *, blocked: Mapping[str, str] = NOTHING) -> Blocks:
+    """The blocks that ``spans`` reach across, and in plain words why others are none.
+
+    Across spans named in ``blocked``, whose grafts could not be folded otherwise, blocks are ``bound``; they are also
+    looked for in parts of a forward pass.
+    """
     found: dict[str, Block] = {}
     reasons: dict[str, str] = {}
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
         by_parent[common_parent(trace.model, site.entry, site.exit)].append(site)
     for parent, sites in by_parent.items():
-        graph = _graph(trace, parent, [name for site in sites for name in (site.entry, site.exit)])
-        for site in sites:
-            block = graph if isinstance(graph, str) else _Search(trace, parent, graph, site).run()
+        free, bound = [s for s in sites if s.name not in blocked], [s for s in sites if s.name in blocked]
+        for name, block in (*_free(trace, parent, free), *_bound(trace, parent, bound)):
             if isinstance(block, Block):
-                found[site.name] = block
+                found[name] = block
             else:
-                reasons[site.name] = block
+                reasons[name] = block
     return Blocks(found, reasons)
 
 
-def _graph(trace: Trace, parent: str, names: Iterable[str]) -> fx.Graph | str:
-    module = trace.model.get_submodule(parent)
-    try:
-        return graph_of(module, [relative(name, parent) for name in names], into=_is_function_of_input)
-    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        return f"the forward of {parent or 'the model'} cannot be traced ({type(error).__name__})"
+def _free(trace: Trace, parent: str, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
+    if not sites:
+        return
+    graph = whole(trace.model.get_submodule(parent), _ends(parent, sites))
+    for site in sites:
+        if isinstance(graph, str):
+            yield site.name, f"the forward of {parent or 'the model'} {graph}"
+        else:
+            yield site.name, _Search(trace, parent, graph, site).run()
 
 
-def _is_function_of_input(module: nn.Module) -> bool:
-    """Whether a class that is not torch's has nothing of its own, as activations written by hand have."""
-    of_torch = type(module).__module__.startswith("torch.")
-    return not (of_torch or any(True for _ in module.parameters()) or any(True for _ in module.buffers()))
+def _bound(trace: Trace, parent: str, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
+    possible = [site for site in sites if not _flaw_of_ends(trace.model, site)]
+    pairs = in_parts(trace.model.get_submodule(parent), _ends(parent, possible)) if possible else []
+    for site in sites:
+        ends = _ends(parent, [site])
+        pair = next((pair for pair in pairs if all(calls_once(graph, ends) for graph in pair)), None)
+        if site not in possible or pair is None:
+            yield site.name, f"no part of {parent or 'the model'} that holds it can be traced"
+            continue
+        first, second = (_Search(trace, parent, graph, site).run() for graph in pair)
+        if not isinstance(first, Block):
+            yield site.name, first
+        else:
+            same = first == second
+            yield site.name, replaced(first, bound=True) if same else "it depends on train or eval mode"
+
+
+def _ends(parent: str, sites: Iterable[Site]) -> list[str]:
+    return [relative(name, parent) for site in sites for name in (site.entry, site.exit)]
+
+
+def _flaw_of_ends(model: nn.Module, site: Site) -> str:
+    return flaw_of(model, site.entry, producer_of) or flaw_of(model, site.exit, consumer_of)
 
 
 class _Found(Exception):  # noqa: N818 - ends a search, and says why
@@ -192,6 +220,8 @@ class _Search:
     def _function(self, node: Node, layout: Structure, numbers: dict[Node, int]) -> tuple[Layer, Structure]:
         call = spelled(node)
         assert not isinstance(call, str)
+        if call.name == "dropout":
+            return _dropout(call, numbers), layout
         if call.name == "getitem" and isinstance(layout, Layout):
             call = Call("select", (call.args[0], 0, call.args[1]))
         args = tuple(Ref(numbers[arg]) if isinstance(arg, Node) else arg for arg in call.args)
@@ -258,3 +288,9 @@ class _Search:
         if node.op == "call_module":
             return f"{self._name(node)} ({type(self._module(node)).__name__})"
         return "what the model returns" if node.op == "output" else f"the operation {node.name}"
+
+
+def _dropout(call: Call, numbers: dict[Node, int]) -> Layer:
+    """``F.dropout`` in train or eval mode is the layer ``nn.Dropout``."""
+    given = dict(zip(("p", "training"), call.args[1:], strict=False)) | dict(call.options)
+    return Layer("layer", "Dropout", (Ref(numbers[call.args[0]]),), (("p", given.get("p", 0.5)),))

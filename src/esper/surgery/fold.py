@@ -175,6 +175,8 @@ def _later_hooks(host: nn.Module) -> list[int]:
 def can_drop(model: nn.Module, exit_name: str) -> bool:
     """Whether folding would leave nothing of a grown module, which returns one tensor, were its own path cut."""
     host, grafts = model.get_submodule(exit_name), grafts_of(model, exit_name)
+    if any(graft.site.block is not None and graft.site.block.bound for graft in grafts):
+        return False
     if any(graft.site.is_span for graft in grafts):
         return True
     of_users = hooks_of_users(host)

@@ -18,10 +18,13 @@ class _Tracer(fx.Tracer):
     Nor does it stop at other modules for which ``into`` is true, those of ``inside`` excepted.
     """
 
-    def __init__(self, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None) -> None:
+    def __init__(
+        self, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None, method: str = "forward"
+    ) -> None:
         super().__init__(autowrap_modules=(checkpoint,), autowrap_functions=(checkpoint.checkpoint,))
         self._inside = inside
         self._into = into
+        self.traced_func_name = method
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if any(name.startswith(f"{module_qualified_name}.") for name in self._inside):
@@ -30,15 +33,20 @@ class _Tracer(fx.Tracer):
 
 
 def graph_of(
-    module: nn.Module, inside: Sequence[str], *, into: Callable[[nn.Module], bool] | None = None
+    module: nn.Module,
+    inside: Sequence[str],
+    *,
+    into: Callable[[nn.Module], bool] | None = None,
+    method: str = "forward",
 ) -> fx.Graph:
     """The graph of ``module``'s forward in which every module of ``inside`` is a node; the module stays as it was.
 
-    Modules for which ``into`` is true are written out, too, instead of being one node each.
+    Modules for which ``into`` is true are written out, too, instead of being one node each. Another ``method`` can be
+    asked for instead of the forward pass.
     Raises whatever the forward raises when it is given symbols instead of tensors.
     """
     with isolated(module):
-        return _traced(module, inside, into)
+        return _traced(module, inside, into, method)
 
 
 def flaws(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
@@ -90,9 +98,12 @@ def _bindings(module: nn.Module) -> Iterator[tuple[tuple[int, str], Any]]:
 
 
 def _traced(
-    module: nn.Module, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None
+    module: nn.Module,
+    inside: Sequence[str],
+    into: Callable[[nn.Module], bool] | None = None,
+    method: str = "forward",
 ) -> fx.Graph:
-    graph = _Tracer(inside, into).trace(module)
+    graph = _Tracer(inside, into, method).trace(module)
     graph._tracer_cls = None  # else a pickle would need this class
     for node in graph.nodes:
         node.type = None  # an annotation, which may name what a pickle cannot find

@@ -136,6 +136,7 @@ def _known(name: str) -> str | None:
         "reshape",
         "getitem",
         "select",
+        "dropout",
     )
     return _OPERATORS.get(name) or (name if name in others else None)
 

@@ -18,6 +18,7 @@ from esper.surgery.block import Block
 from esper.surgery.graft import Graft, all_cuts, all_grafts, detach, grafts_of
 from esper.surgery.names import above
 from esper.surgery.narrow import name_of_layer
+from esper.surgery.site import Site
 from esper.surgery.unit_axes import (
     UnitTensor,
     consumer_of,
@@ -195,8 +196,27 @@ def _interfere(other: Graft, graft: Graft) -> bool:
     return interferes(other, graft.site.block)
 
 
+def unhampered(model: nn.Module, sites: Iterable[Site]) -> list[Site]:
+    """Those of ``sites`` where a graft and all that are attached could be folded: a bound block is nobody else's."""
+    attached = [graft.site for _, graft in all_grafts(model)]
+    bound = [site.block for site in attached if site.block is not None and site.block.bound]
+    cuts = all_cuts(model)
+
+    def is_free(site: Site) -> bool:
+        if site.block is None or not site.block.bound:
+            return not any(reaches_into(site, block) for block in bound)
+        return site.exit not in cuts and not any(reaches_into(other, site.block) for other in attached)
+
+    return [site for site in sites if is_free(site)]
+
+
 def interferes(other: Graft, block: Block) -> bool:
     """Whether a graft reads or writes what lies inside a block."""
+    return reaches_into(other.site, block)
+
+
+def reaches_into(site: Site, block: Block) -> bool:
+    """Whether a graft at ``site`` would read or write what lies inside a block."""
     within = {*block.middle, *block.producers, block.consumer}
     written = within - {block.consumer} | (
         _holders({*block.producers, *block.middle}) - _holders([block.consumer])
@@ -204,8 +224,8 @@ def interferes(other: Graft, block: Block) -> bool:
     read = within - set(block.producers) | (
         _holders({*block.middle, block.consumer}) - _holders(block.producers)
     )
-    reads = other.site.exit in written if other.site.attachment == "after" else other.site.entry in read
-    return reads or other.site.exit in written
+    reads = site.exit in written if site.attachment == "after" else site.entry in read
+    return reads or site.exit in written
 
 
 def _holders(names: Iterable[str]) -> set[str]:
