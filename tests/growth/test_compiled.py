@@ -1,0 +1,176 @@
+"""Models under torch.compile grow as they do without it, and are compiled again once for every change."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._dynamo import eval_frame
+from torch._dynamo.utils import counters
+
+from esper import Budget, Grower
+from esper.events import Attached, Cut, RolledBack
+from growth.loops import MLP, Lenient, Script, Stern, adamw, evaluation, kinds
+from hosts import Host, host
+
+ONE = Budget(params_ratio=100.0, grafts=1)
+WAYS = ("wrapped", "twin", "in_place")
+
+
+class Doubled(nn.Module):
+    """A forward of its own around what is compiled."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.body(x)
+
+
+def hosted(kind: str = "mlp") -> Host:
+    plain = host(kind)
+    return replace(plain, build=lambda: Doubled(plain.build()))
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    """No compiled code and no stance is left from, or to, another test."""
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    gc.collect()  # a Grower in the middle of a round holds torch in eager mode
+    assert eval_frame._stance.stance == "default"
+    torch._dynamo.reset()
+
+
+class Run:
+    """A loop around a model that is compiled in one of the `WAYS`, or is not."""
+
+    def __init__(self, way: str, kind: Host, **options: Any) -> None:
+        self.graphs: list[torch.fx.GraphModule] = []
+        self.losses: list[float] = []
+        self.fresh: list[int] = []
+        self.kind = kind
+        torch.manual_seed(0)
+        self.plain = kind.make(0)
+        self.model = self._compiled(way, options.pop("backend", self._count))
+        self.optimizer = adamw(self.plain)
+        self.closure = "loss" not in options
+        self.grower = Grower(
+            self.model if way == "wrapped" else self.plain,
+            self.optimizer,
+            **{
+                "evaluate": evaluation(kind),
+                "controller": Script(),
+                "judge": Lenient(),
+                "recipes": [MLP],
+                "budget": ONE,
+                **options,
+            },
+        )
+
+    def _compiled(self, way: str, backend: Any) -> nn.Module:
+        if way in ("wrapped", "twin"):
+            return torch.compile(self.plain, backend=backend)
+        if way == "in_place":
+            self.plain.compile(backend=backend)
+        return self.plain
+
+    def _count(self, graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
+        self.graphs.append(graph)
+        return graph.forward
+
+    def steps(self, count: int) -> Run:
+        for step in range(len(self.losses), len(self.losses) + count):
+            batch, before = self.kind.batch(step % 6), len(self.graphs)
+            self.optimizer.zero_grad()
+            loss = self.kind.loss(self.model, batch)
+            loss.backward()
+            self.optimizer.step()
+            self.losses.append(float(loss.detach()))
+            if len(self.graphs) > before:
+                self.fresh.append(step + 1)
+            self.grower.step(*([lambda b=batch: self.kind.loss(self.model, b)] if self.closure else []))
+        return self
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", ["mlp", "resnet"])
+def test_a_graft_acts_in_compiled_code_after_one_compilation(way: str, kind: str) -> None:
+    eager, run = Run("eager", hosted(kind)).steps(30), Run(way, hosted(kind)).steps(30)
+    (attached,) = [event.step for event in run.grower.history if isinstance(event, Attached)]
+    assert run.fresh == [1, attached + 1]
+    assert run.losses == eager.losses
+    assert not counters["graph_break"]
+
+
+def signals(run: Run) -> list[Any]:
+    """Signals and scores without the names of sites, which a wrapper makes longer."""
+    sensed, scored = run.grower.history
+    return [
+        [getattr(item, field) for field in item.__struct_fields__ if field not in ("site", "candidate")]
+        for item in (*sensed.signals, *scored.scores)
+    ]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_compiled_model_yields_the_signals_of_an_eager_one(way: str) -> None:
+    eager, run = Run("eager", hosted(), judge=Stern()).steps(12), Run(way, hosted(), judge=Stern()).steps(12)
+    assert kinds(run.grower) == ["Sensed", "Scored"]
+    assert signals(run) == signals(eager)
+    assert run.fresh == [1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_cut_and_the_folded_model_act_in_compiled_code(way: str) -> None:
+    def trained(how: str) -> Run:
+        run = Run(how, hosted(), judge=Lenient(cuts=True)).steps(34)
+        run.grower.finish()
+        run.losses += [float(run.kind.loss(run.model, run.kind.batch(9)).detach())]
+        return run
+
+    eager, run = trained("eager"), trained(way)
+    assert any(isinstance(event, Cut) for event in run.grower.history)
+    assert run.losses == pytest.approx(eager.losses, abs=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_graft_that_is_taken_out_again_leaves_compiled_code(way: str) -> None:
+    def trained(how: str) -> Run:
+        run = Run(how, hosted())
+        run.grower.on_event(lambda event: spoil(run) if isinstance(event, Attached) else None)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="growth undone")
+            return run.steps(50)
+
+    def spoil(run: Run) -> None:
+        with torch.no_grad():
+            run.plain.get_parameter("body.0.weight").mul_(1e6)
+
+    eager, run = trained("eager"), trained(way)
+    assert any(isinstance(event, RolledBack) for event in run.grower.history)
+    assert run.losses == eager.losses
+
+
+class Squares(Host):
+    """Trains outputs to be small, so that the output is all that the loss needs."""
+
+    def loss(self, model: nn.Module, batch: Any, *, reduction: str = "mean") -> Tensor:
+        losses = self.forward(model, batch[0]).square().mean(1)
+        return losses.mean() if reduction == "mean" else losses
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_latest_call_of_a_compiled_model_is_repeated(way: str) -> None:
+    kind = Squares(**vars(hosted()))
+    eager = Run("eager", kind).steps(30)
+    run = Run(way, kind, loss=lambda output: output.square().mean(1).mean()).steps(30)
+    assert "Judged" in kinds(run.grower)
+    assert run.losses == eager.losses
