@@ -24,6 +24,7 @@ from esper.memory.recall.ranking import (
     any_of,
     coverage,
     fuse,
+    held_share,
     nearby,
 )
 from esper.memory.recall.search import Scoring
@@ -104,6 +105,12 @@ class Lexical:
         best = max(self._index.scores(asked, self._weights).values(), default=0.0)
         return coverage(best, self._index.frequencies(asked), len(self._ids))
 
+    def held(self, question: str) -> float:
+        """The share of the question's words that its best document holds (``ranking.held_share``)."""
+        asked = self._words(question)
+        best = next(iter(self._index.scores(asked, self._weights)), None)
+        return held_share(0 if best is None else self._index.num_held(best, asked), len(asked))
+
     def rank(self, question: str) -> list[str]:
         return list(self.scores(question))
 
@@ -156,7 +163,9 @@ class Remembered:
         weights: Weights = TEXT_ALONE,
         all_relevant: bool = True,
     ) -> None:
-        relevance = Relevance(coverage=0.0, coverage_plus_cosine=-1.0) if all_relevant else RELEVANCE
+        relevance = (
+            Relevance(coverage_plus_held=0.0, coverage_plus_cosine=-1.0) if all_relevant else RELEVANCE
+        )
         options = Options(redact=False, scoring=Scoring(weights=weights, relevance=relevance))
         self._now = 0
         self._memory = Memory(":memory:", options=options, clock=lambda: self._now, embedder=embedder)
@@ -202,6 +211,11 @@ class _Index:
             f"WHERE texts MATCH ? ORDER BY score DESC, rowid LIMIT {DEPTH}"
         )
         return dict(self._connection.execute(sql, (any_of(asked),)))
+
+    def num_held(self, row: int, asked: Sequence[str]) -> int:
+        """How many of the terms a row holds."""
+        sql = "SELECT 1 FROM texts WHERE texts MATCH ? AND rowid = ?"
+        return sum(bool(self._connection.execute(sql, (any_of([term]), row)).fetchall()) for term in asked)
 
     def frequencies(self, asked: Sequence[str]) -> list[int]:
         """How many rows hold each term."""

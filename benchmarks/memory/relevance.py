@@ -21,6 +21,7 @@ from esper.memory.recall.embeddings import Embedder
 
 KEPT = (0.99, 0.98, 0.95)
 STRIDE = 4
+MEASURES = ("coverage", "coverage + held", "cosine", "coverage + cosine")
 
 
 class Signal(msgspec.Struct, frozen=True):
@@ -29,11 +30,12 @@ class Signal(msgspec.Struct, frozen=True):
     group: str
     answerable: bool
     coverage: float
+    held: float
     cosine: float
 
     def value(self, name: str) -> float:
-        """One of ``coverage``, ``cosine`` and their sum."""
-        return {"coverage": self.coverage, "cosine": self.cosine}.get(name, self.coverage + self.cosine)
+        """The sum of the signals that are named, a plus between them."""
+        return float(sum(msgspec.structs.asdict(self)[part] for part in name.split(" + ")))
 
 
 def signals(parts: Sequence[Part], embedder: Embedder) -> list[Signal]:
@@ -47,7 +49,13 @@ def signals(parts: Sequence[Part], embedder: Embedder) -> list[Signal]:
                 continue
             own = other is part
             found += [
-                Signal(part.group, own, lexical.covered(question.text), hybrid.nearest(question.text))
+                Signal(
+                    group=part.group,
+                    answerable=own,
+                    coverage=lexical.covered(question.text),
+                    held=lexical.held(question.text),
+                    cosine=hybrid.nearest(question.text),
+                )
                 for question in itertools.islice(other.questions, 0, None, 1 if own else STRIDE)
             ]
     return found
@@ -56,9 +64,7 @@ def signals(parts: Sequence[Part], embedder: Embedder) -> list[Signal]:
 def rows(found: Sequence[Signal], name: str) -> list[list[str]]:
     """For each share of answerable questions kept: the threshold, and how many others it lets through, by group."""
     cells = []
-    for group, measure in itertools.product(
-        sorted({one.group for one in found}), ("coverage", "cosine", "sum")
-    ):
+    for group, measure in itertools.product(sorted({one.group for one in found}), MEASURES):
         ours = np.array([one.value(measure) for one in found if one.group == group and one.answerable])
         others = np.array([one.value(measure) for one in found if one.group == group and not one.answerable])
         for kept in KEPT:

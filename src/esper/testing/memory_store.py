@@ -259,6 +259,13 @@ class ItemConformance:
         assert [item.id[-1] for item in store.items.thread("default", "talk", 2)] == ["2", "3"]
         assert store.items.thread("default", "", 2) == []
 
+    def test_the_words_of_an_item_are_counted_stemmed_and_whole(self, store: Store) -> None:
+        """No syntax in a term means anything; an item that is not there holds none."""
+        store.items.add([note(1, "cakes and bread"), note(2, "bread")])
+        assert store.items.num_held("note-0001", ["cake", "bread", "ale", 'x" OR "bread', "brea"]) == 2
+        assert store.items.num_held("note-0002", []) == 0
+        assert store.items.num_held("nothing", ["cake"]) == 0
+
     def test_a_sighting_counts_once_an_episode(self, store: Store) -> None:
         """And is its evidence, newest first."""
         store.episodes.add([episode(1), episode(2, context={"depth": 3})])

@@ -13,6 +13,7 @@ from esper.memory.recall.ranking import (
     any_of,
     coverage,
     fuse,
+    held_share,
     informative,
     inverse_frequency,
     nearby,
@@ -123,7 +124,8 @@ def test_without_vectors_the_order_is_that_of_the_words(words: dict[str, float])
 
 
 def test_strong_evidence_of_either_kind_is_relevant_and_weak_is_not() -> None:
-    assert RELEVANCE.holds(0.3)
-    assert not RELEVANCE.holds(0.05)
+    assert RELEVANCE.holds(0.3, held=held_share(1, 3))
+    assert RELEVANCE.holds(0.0, held=held_share(1, 1))
+    assert not RELEVANCE.holds(0.1, held=held_share(1, 3))
     assert RELEVANCE.holds(0.05, cosine=0.7)
     assert not RELEVANCE.holds(0.2, cosine=0.2)

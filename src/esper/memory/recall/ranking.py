@@ -48,19 +48,19 @@ WEIGHTS: Final = FieldWeights()
 
 
 class Relevance(msgspec.Struct, frozen=True, kw_only=True):
-    """Below these, nothing is relevant. ``cosine`` and ``coverage`` are those of the best candidate of each kind."""
+    """Below these, nothing is relevant. ``coverage``, ``held`` and ``cosine`` are the best candidate's of its kind."""
 
-    coverage: float
+    coverage_plus_held: float
     coverage_plus_cosine: float
 
-    def holds(self, coverage: float, *, cosine: float | None = None) -> bool:
+    def holds(self, coverage: float, *, held: float = 0.0, cosine: float | None = None) -> bool:
         """Whether anything found answers the question; without vectors ``cosine`` is None."""
         if cosine is None:
-            return coverage >= self.coverage
+            return coverage + held >= self.coverage_plus_held
         return coverage + cosine >= self.coverage_plus_cosine
 
 
-RELEVANCE: Final = Relevance(coverage=0.125, coverage_plus_cosine=0.63)
+RELEVANCE: Final = Relevance(coverage_plus_held=0.46, coverage_plus_cosine=0.63)
 """Keeps 98 % of the answerable questions of conversations 1 to 5 of LoCoMo (``benchmarks.memory.relevance``).
 
 The cosine is that of ``StaticTable``; another model has its own scale.
@@ -108,6 +108,11 @@ def coverage(best: float, frequencies: Iterable[int], num_records: int) -> float
     """
     most = _SATURATION * sum(inverse_frequency(frequency, num_records) for frequency in frequencies)
     return min(best / most, 1.0) if most > 0 else 0.0
+
+
+def held_share(num_held: int, num_asked: int) -> float:
+    """The share of the asked words that a record holds, as if one more had been asked: one of one is a half."""
+    return num_held / (num_asked + 1)
 
 
 def fuse(

@@ -11,7 +11,7 @@ from esper.errors import EmbeddingError
 from esper.memory.identity import Clock, new_id
 from esper.memory.recall.answers import Answer, Recalled
 from esper.memory.recall.cache import CacheReport, QueryCache
-from esper.memory.recall.ranking import DEPTH, RELEVANCE, Relevance, coverage, fuse
+from esper.memory.recall.ranking import DEPTH, RELEVANCE, Relevance, coverage, fuse, held_share
 from esper.memory.recall.terms import Question, Weights, ranked, without_repeats
 from esper.memory.recall.vocabulary import Vocabulary
 from esper.memory.recall.words import terms
@@ -136,7 +136,7 @@ class Search:
         question = Question(text=asked.query, now=now, task_type=asked.task_type, domain=asked.domain)
         lexical = {hit.item.id: hit.relevance for hit in hits}
         best = max(lexical.values(), default=0.0)
-        if not self._relevant(asked.query, best, cosines):
+        if not self._relevant(asked.query, hits, cosines):
             return ()
         items = {hit.item.id: hit.item for hit in hits}
         if cosines is None:
@@ -166,15 +166,18 @@ class Search:
     def _others(self, filter: Filter, ids: Sequence[str]) -> dict[str, Item]:
         return self._store.items.get(ids, filter=filter) if ids else {}
 
-    def _relevant(self, query: str, best: float, cosines: Mapping[str, float] | None) -> bool:
+    def _relevant(self, query: str, hits: Sequence[Hit], cosines: Mapping[str, float] | None) -> bool:
         size = self._store.items.size()
         if size < MIN_RECORDS:
             return True
-        frequencies = self._vocabulary.frequencies(terms(query, limit=_LONG)).values()
-        rarest = sorted(frequencies, key=lambda count: (count == 0, count))[:COVERED]
-        covered = coverage(best, rarest, size)
-        cosine = None if cosines is None else max(cosines.values(), default=0.0)
-        return self._scoring.relevance.holds(covered, cosine=cosine)
+        frequencies = self._vocabulary.frequencies(terms(query, limit=_LONG))
+        rarest = sorted(frequencies, key=lambda word: (not frequencies[word], frequencies[word]))[:COVERED]
+        best = hits[0].relevance if hits else 0.0
+        covered = coverage(best, [frequencies[word] for word in rarest], size)
+        if cosines is not None:
+            return self._scoring.relevance.holds(covered, cosine=max(cosines.values(), default=0.0))
+        held = self._store.items.num_held(hits[0].item.id, rarest) if hits else 0
+        return self._scoring.relevance.holds(covered, held=held_share(held, len(rarest)))
 
     def forget(self) -> None:
         """Keep nothing in memory of what may have been erased."""

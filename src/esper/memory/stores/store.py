@@ -198,6 +198,10 @@ class Items(Protocol):
         """In how many items each term stands; 0 for one that stands in none."""
         ...
 
+    def num_held(self, id: str, terms: Sequence[str]) -> int:
+        """How many of these terms stand in an item."""
+        ...
+
     def put_vectors(self, model: str, vectors: Mapping[str, bytes]) -> None:
         """Keep an embedding for each item id, in place of any other; float32, little-endian."""
         ...

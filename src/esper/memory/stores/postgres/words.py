@@ -55,6 +55,10 @@ _COUNT: Final = (
     "SELECT term, (SELECT count(*) FROM item_text WHERE words @@ plainto_tsquery('esper', plain)) "
     "FROM unnest(?::text[], ?::text[]) AS asked (term, plain)"
 )
+_HELD: Final = (
+    "SELECT count(*) FROM unnest(?::text[]) AS asked (plain), item_text JOIN item ON item.key = item_text.item "
+    "WHERE item.id = ? AND words @@ plainto_tsquery('esper', plain)"
+)
 
 
 class PostgresWords:
@@ -89,6 +93,11 @@ class PostgresWords:
     def frequencies(self, terms: Sequence[str]) -> Mapping[str, int]:
         """In how many items each term stands."""
         return dict(self._connection.rows(_COUNT, (list(terms), [_plain(term) for term in terms])))
+
+    def num_held(self, id: str, terms: Sequence[str]) -> int:
+        """How many of these terms stand in an item."""
+        row = self._connection.row(_HELD, ([_plain(term) for term in terms], id))
+        return int(row[0]) if row else 0
 
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """The best items by BM25."""

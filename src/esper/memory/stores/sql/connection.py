@@ -61,6 +61,10 @@ class WordIndex(Protocol):
         """In how many items each term stands."""
         ...
 
+    def num_held(self, id: str, terms: Sequence[str]) -> int:
+        """How many of these terms stand in the item with this id."""
+        ...
+
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """``columns`` of the best items and, behind them, their BM25; best first."""
         ...

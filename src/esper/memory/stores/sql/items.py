@@ -111,6 +111,10 @@ class SqlItems:
         """In how many items each term stands."""
         return dict(self._index.frequencies(terms))
 
+    def num_held(self, id: str, terms: Sequence[str]) -> int:
+        """How many of these terms stand in an item."""
+        return self._index.num_held(id, terms)
+
     def put_vectors(self, model: str, vectors: Mapping[str, bytes]) -> None:
         """Keep an embedding for each item id."""
         self._connection.write_many(_PUT_VECTOR, [(model, vector, id) for id, vector in vectors.items()])

@@ -13,6 +13,7 @@ from esper.memory.stores.store import Filter, SearchText
 _ADD: Final = "INSERT INTO item_text (rowid, title, context, detail, nearby) VALUES (?, ?, ?, ?, ?)"
 _REPLACE: Final = _ADD.replace("INSERT", "INSERT OR REPLACE", 1)
 _COUNT: Final = "SELECT count(*) FROM item_text WHERE item_text MATCH ?"
+_HELD: Final = "SELECT 1 FROM item_text WHERE item_text MATCH ? AND rowid = ?"
 _BM25: Final = f"-bm25(item_text, {WEIGHTS.title}, {WEIGHTS.context}, {WEIGHTS.detail}, {WEIGHTS.nearby})"
 _ALL: Final = f"SELECT rowid AS found, {_BM25} AS relevance FROM item_text WHERE item_text MATCH ?"
 _BEST: Final = f"{_ALL} ORDER BY relevance DESC, rowid DESC LIMIT ?"
@@ -41,6 +42,13 @@ class SqliteWords:
     def frequencies(self, terms: Sequence[str]) -> Mapping[str, int]:
         """In how many items each term stands."""
         return {term: (self._connection.row(_COUNT, (any_of([term]),)) or (0,))[0] for term in terms}
+
+    def num_held(self, id: str, terms: Sequence[str]) -> int:
+        """How many of these terms stand in an item."""
+        row = self._connection.row("SELECT key FROM item WHERE id = ?", (id,))
+        if row is None:
+            return 0
+        return sum(self._connection.row(_HELD, (any_of([term]), row[0])) is not None for term in terms)
 
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """The best items by BM25."""
