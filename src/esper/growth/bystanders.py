@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from esper.surgery.eager import eager
 from esper.surgery.isolation import isolated
 
 
@@ -36,7 +37,7 @@ class Bystanders:
     def sought(self, model: nn.Module) -> Iterator[None]:
         """As `isolated`, also for those called inside for the first time; ``model`` is no bystander, nor our own."""
         # A hook on every module would have compiled code compiled again.
-        with self.isolated(), ExitStack() as stack, torch.compiler.set_stance("force_eager"):
+        with self.isolated(), eager.held(), ExitStack() as stack:
             known = {m for own in (self._model, model, *self._found) for m in own.modules()}
 
             def meet(module: nn.Module, _: Any) -> None:

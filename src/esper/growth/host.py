@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 
@@ -18,6 +17,7 @@ from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
 from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
+from esper.surgery.eager import eager
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
 from esper.surgery.site import Site
@@ -74,7 +74,7 @@ class Host:
             if not grafts:
                 return self._counted(self._evaluate(self.model))
             with (
-                _eagerly(),
+                eager.held(),
                 switched_on(self.model, grafts, exclusive=exclusive),
                 modes(grafts, training=False),
             ):
@@ -97,7 +97,7 @@ class Host:
 
     def sweep(self) -> None:
         """Run the held-out examples forward, and backward where there are gradients, for whoever has hooks."""
-        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad(), _eagerly():
+        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad(), eager.held():
             for losses in self._batches(self.model):
                 self._backward(losses)
                 del losses  # and its graph, before the next is made
@@ -136,7 +136,7 @@ class Host:
             self._check(closure)
         parameters = [p for graft in grafts for p in graft.parameters()]
         grafted = switched_on(self.model, grafts, exclusive=exclusive)
-        with isolated(self.model), self._others.isolated(), _eagerly(), torch.enable_grad(), grafted:
+        with isolated(self.model), self._others.isolated(), eager.held(), torch.enable_grad(), grafted:
             loss = scalar(closure())
             scale = self._training.scale
             scaled = loss if scale == 1.0 else loss * scale
@@ -208,12 +208,6 @@ class modes:  # noqa: N801 - reads as a verb in a with statement
     def __exit__(self, *_: object) -> None:
         for graft, training in self._grafts:
             graft.train(training)
-
-
-def _eagerly() -> AbstractContextManager[object]:
-    """Compiled code, also that of a compiled twin of the model, does not see hooks that came after it."""
-    stance: AbstractContextManager[object] = torch.compiler.set_stance("force_eager")
-    return stance
 
 
 def no_closure() -> Tensor:

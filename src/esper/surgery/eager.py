@@ -1,17 +1,19 @@
-"""Holds torch in eager mode while anybody of the process needs it: compiled code sees no hook that came after it.
-
-Knows nothing of those who hold. They may let go in any order, which nested stances of torch would not survive.
-"""
+"""What compiled code does not see: hooks that came after it. Knows neither hooks nor modules."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 
 
 class Eager:
-    """Counts its holders; torch is in eager mode from the first ``begin`` to the last ``end``."""
+    """Holds torch in eager mode from the first ``begin`` to the last ``end``, which may come in any order.
+
+    The stances of torch itself must be left in the order in which they were taken, else the process stays in one.
+    """
 
     def __init__(self) -> None:
         self._num_holders = 0
@@ -29,5 +31,24 @@ class Eager:
         if self._num_holders == 0:
             self._stance.close()
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """A holder for as long as the context lasts."""
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end()
+
 
 eager = Eager()
+
+
+def forget_compiled() -> None:
+    """Everything that torch has compiled in this process is compiled anew where it is called next.
+
+    Compiled code does not look for hooks again. What it was made from is not told, so all of it goes; caches on disk
+    stay.
+    """
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset_code_caches()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from esper.errors import SiteError
+from esper.surgery.eager import forget_compiled
 from esper.recipe import Recipe
 from esper.surgery.nested import on_padded
 from esper.surgery.site import Site
@@ -77,6 +78,7 @@ def attach(model: nn.Module, graft: Graft) -> str:
     grafts.append(graft)
     if graft.tap is not None:
         add_tap(model, model.get_submodule(graft.site.entry), graft.tap)
+    forget_compiled()
     return f"{graft.site.exit}.grafts.{len(grafts) - 1}".lstrip(".")
 
 
@@ -93,6 +95,7 @@ def detach(model: nn.Module, graft: Graft) -> None:
         if grafts.handle is not None:
             grafts.handle.remove()
         del exit_module.grafts
+    forget_compiled()
 
 
 def release(model: nn.Module, exit_name: str) -> list[Graft]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from esper.errors import ClosureError
+from esper.surgery.eager import eager
 from esper.surgery.random_streams import Kept, random_streams
 
 # What every module has in its ``__dict__``; the rest belongs to the author of the module.
@@ -204,10 +205,7 @@ def _put_back(kept: list[Kept]) -> None:
 
 def _eager_stance(modules: list[nn.Module]) -> AbstractContextManager[object]:
     compiled = any("_compiled_call_impl" in vars(m) or "_orig_mod" in vars(m)["_modules"] for m in modules)
-    stance: AbstractContextManager[object] = nullcontext()
-    if compiled:
-        stance = torch.compiler.set_stance("force_eager")
-    return stance
+    return eager.held() if compiled else nullcontext()
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
