@@ -7,7 +7,7 @@ operation must treat each unit alone, and nobody else may read what they pass on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import lcm
 from types import MappingProxyType
@@ -23,7 +23,7 @@ from esper.surgery.names import common_parent, relative
 from esper.surgery.per_unit import Layout, after_function, after_layer, is_depthwise, options_of
 from esper.surgery.site import Site
 from esper.surgery.trace import Trace
-from esper.surgery.unit_axes import End, consumer_of, flaw_of, producer_of
+from esper.surgery.unit_axes import End, consumer_of, flaw_of, producer_of, shared_modules
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
 Node = fx.Node
@@ -53,9 +53,11 @@ def find_blocks(trace: Trace, spans: Iterable[Site], *, blocked: Mapping[str, st
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
         by_parent[common_parent(trace.model, site.entry, site.exit)].append(site)
+    shared = shared_modules(trace.model)
     for parent, sites in by_parent.items():
+        place = _Place(trace, parent, shared)
         free, bound = [s for s in sites if s.name not in blocked], [s for s in sites if s.name in blocked]
-        for name, block in (*_free(trace, parent, free), *_bound(trace, parent, bound)):
+        for name, block in (*_free(place, free), *_bound(place, bound)):
             if isinstance(block, Block):
                 found[name] = block
             else:
@@ -63,27 +65,49 @@ def find_blocks(trace: Trace, spans: Iterable[Site], *, blocked: Mapping[str, st
     return Blocks(found, reasons)
 
 
-def _free(trace: Trace, parent: str, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
+@dataclass(frozen=True)
+class _Place:
+    """The module that holds both ends of some spans; ``shared`` are the `shared_modules` of the model."""
+
+    trace: Trace
+    parent: str
+    shared: frozenset[str]
+
+    @property
+    def module(self) -> nn.Module:
+        return self.trace.model.get_submodule(self.parent)
+
+    def flaw(self, name: str, as_end: Callable[[nn.Module], End | None]) -> str:
+        """Why the weights of a module cannot become larger or smaller."""
+        return flaw_of(self.trace.model, name, as_end, shared=self.shared)
+
+    def ends(self, sites: Iterable[Site]) -> list[str]:
+        """Names of the ends of spans, inside this module."""
+        return [relative(name, self.parent) for site in sites for name in (site.entry, site.exit)]
+
+
+def _free(place: _Place, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
     if not sites:
         return
-    graph = whole(trace.model.get_submodule(parent), _ends(parent, sites))
+    graph = whole(place.module, place.ends(sites))
+    flow = graph if isinstance(graph, str) else _Flow(graph)
     for site in sites:
-        if isinstance(graph, str):
-            yield site.name, f"the forward of {parent or 'the model'} {graph}"
+        if isinstance(flow, str):
+            yield site.name, f"the forward of {place.parent or 'the model'} {flow}"
         else:
-            yield site.name, _Search(trace, parent, graph, site).run()
+            yield site.name, _Search(place, flow, site).run()
 
 
-def _bound(trace: Trace, parent: str, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
-    possible = [site for site in sites if not _flaw_of_ends(trace.model, site)]
-    pairs = in_parts(trace.model.get_submodule(parent), _ends(parent, possible)) if possible else []
+def _bound(place: _Place, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
+    possible = [s for s in sites if not (place.flaw(s.entry, producer_of) or place.flaw(s.exit, consumer_of))]
+    pairs = in_parts(place.module, place.ends(possible)) if possible else []
     for site in sites:
-        ends = _ends(parent, [site])
+        ends = place.ends([site])
         pair = next((pair for pair in pairs if all(calls_once(graph, ends) for graph in pair)), None)
         if site not in possible or pair is None:
-            yield site.name, f"no part of {parent or 'the model'} that holds it can be traced"
+            yield site.name, f"no part of {place.parent or 'the model'} that holds it can be traced"
             continue
-        first, second = (_Search(trace, parent, graph, site).run() for graph in pair)
+        first, second = (_Search(place, _Flow(graph), site).run() for graph in pair)
         if not isinstance(first, Block):
             yield site.name, first
         else:
@@ -91,12 +115,15 @@ def _bound(trace: Trace, parent: str, sites: list[Site]) -> Iterator[tuple[str, 
             yield site.name, replaced(first, bound=True) if same else "it depends on train or eval mode"
 
 
-def _ends(parent: str, sites: Iterable[Site]) -> list[str]:
-    return [relative(name, parent) for site in sites for name in (site.entry, site.exit)]
+class _Flow:
+    """A graph with the order of its nodes, and the calls of each module."""
 
-
-def _flaw_of_ends(model: nn.Module, site: Site) -> str:
-    return flaw_of(model, site.entry, producer_of) or flaw_of(model, site.exit, consumer_of)
+    def __init__(self, graph: fx.Graph) -> None:
+        self.order = {node: number for number, node in enumerate(graph.nodes)}
+        self.calls: dict[str, list[Node]] = defaultdict(list)
+        for node in graph.nodes:
+            if node.op == "call_module":
+                self.calls[str(node.target)].append(node)
 
 
 class _Found(Exception):  # noqa: N818 - ends a search, and says why
@@ -106,11 +133,12 @@ class _Found(Exception):  # noqa: N818 - ends a search, and says why
 class _Search:
     """Looks for the block of one span in the graph of the module that holds it."""
 
-    def __init__(self, trace: Trace, parent: str, graph: fx.Graph, site: Site) -> None:
-        self._trace = trace
-        self._prefix = f"{parent}." if parent else ""
+    def __init__(self, place: _Place, flow: _Flow, site: Site) -> None:
+        self._place = place
+        self._trace = place.trace
+        self._prefix = f"{place.parent}." if place.parent else ""
         self._site = site
-        self._graph = graph
+        self._flow = flow
         self._producers: list[Node] = []
         self._carried: set[Node] = set()
 
@@ -122,11 +150,11 @@ class _Search:
             return str(reason)
 
     def _block(self) -> Block:
-        calls = [n for n in self._graph.nodes if n.op == "call_module" and self._name(n) == self._site.exit]
+        calls = self._flow.calls[relative(self._site.exit, self._place.parent)]
         if len(calls) != 1 or len(calls[0].all_input_nodes) != 1:
             raise _Found(f"{self._site.exit} is not called once, with one tensor")
         consumer = calls[0]
-        if flaw := flaw_of(self._trace.model, self._site.exit, consumer_of):
+        if flaw := self._place.flaw(self._site.exit, consumer_of):
             raise _Found(flaw)
         self._walk_back(consumer.all_input_nodes[0])
         self._check_ends(consumer)
@@ -167,14 +195,14 @@ class _Search:
         )
 
     def _check_ends(self, consumer: Node) -> None:
-        self._producers.sort(key=list(self._graph.nodes).index)
+        self._producers.sort(key=self._flow.order.__getitem__)
         names = [self._name(node) for node in self._producers]
         if not names or names[0] != self._site.entry:
             raise _Found(f"{self._site.exit} reads {' and '.join(names)}")
         if len({tuple(node.all_input_nodes) for node in self._producers}) > 1:
             raise _Found(f"{' and '.join(names)} read different things")
         for name in names:
-            if flaw := flaw_of(self._trace.model, name, producer_of):
+            if flaw := self._place.flaw(name, producer_of):
                 raise _Found(flaw)
             if len(self._trace.by_module.get(name, ())) != 1 or names.count(name) > 1:
                 raise _Found(f"{name} is not called once")
@@ -188,7 +216,7 @@ class _Search:
         if len({end.units for end in ends}) > 1:
             raise _Found(f"{' and '.join(map(self._name, self._producers))} have different widths")
         width = ends[0].units
-        ordered = [node for node in self._graph.nodes if node in self._carried]
+        ordered = sorted(self._carried, key=self._flow.order.__getitem__)
         numbers = {node: number for number, node in enumerate(ordered)}
         layouts: dict[Node, Structure] = {}
         layers = []

@@ -5,6 +5,7 @@ Does not know what is done with them.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -110,8 +111,17 @@ def consumer_of(module: nn.Module) -> End | None:
     return None
 
 
-def flaw_of(model: nn.Module, name: str, as_end: Callable[[nn.Module], End | None]) -> str:
-    """Why the weights of a module cannot become larger or smaller; empty if they can."""
+def flaw_of(
+    model: nn.Module,
+    name: str,
+    as_end: Callable[[nn.Module], End | None],
+    *,
+    shared: frozenset[str] | None = None,
+) -> str:
+    """Why the weights of a module cannot become larger or smaller; empty if they can.
+
+    ``shared`` are the `shared_modules`, for whoever asks often.
+    """
     module = model.get_submodule(name)
     if as_end(module) is None:
         return f"{name} is a {type(module).__name__}, whose units are not known to be separate"
@@ -119,17 +129,19 @@ def flaw_of(model: nn.Module, name: str, as_end: Callable[[nn.Module], End | Non
         return f"the weight of {name} is made of other tensors"
     if not _is_plain(module):
         return f"{name} is a {type(module).__name__} with a forward of its own"
-    if is_shared(model, module):
+    if name in (shared_modules(model) if shared is None else shared):
         return f"{name} shares a weight with another module"
     return ""
 
 
-def is_shared(model: nn.Module, module: nn.Module) -> bool:
-    """Whether a module, or one of its parameters, is also to be found elsewhere in the model."""
-    own = {id(p) for p in module.parameters(recurse=False)}
-    others = [p for other in model.modules() if other is not module for p in other.parameters(recurse=False)]
-    names = [name for name, other in model.named_modules(remove_duplicate=False) if other is module]
-    return len(names) > 1 or any(id(p) in own for p in others)
+def shared_modules(model: nn.Module) -> frozenset[str]:
+    """Names of the modules that are to be found elsewhere in the model too, or one of whose parameters is."""
+    owners: dict[int, set[str]] = defaultdict(set)
+    for name, module in model.named_modules(remove_duplicate=False):
+        own = [p for p in module._parameters.values() if p is not None]
+        for thing in (module, *own) if own or module._buffers else ():
+            owners[id(thing)].add(name)
+    return frozenset(name for names in owners.values() if len(names) > 1 for name in names)
 
 
 def unit_tensors(model: nn.Module, block: Block) -> Iterator[UnitTensor]:

@@ -23,9 +23,9 @@ from esper.surgery.unit_axes import (
     UnitTensor,
     consumer_of,
     flaw_of,
-    is_shared,
     producer_of,
     resize,
+    shared_modules,
     unit_tensors,
 )
 
@@ -176,12 +176,12 @@ def _is_plain_widening(model: nn.Module, graft: Graft) -> bool:
 
 def resizable(model: nn.Module, block: Block) -> bool:
     """Whether the layers of a block can be made larger or smaller: they train weights that are theirs alone."""
-    if flaw_of(model, block.consumer, consumer_of):
+    shared = shared_modules(model)
+    if flaw_of(model, block.consumer, consumer_of, shared=shared):
         return False
-    if any(flaw_of(model, name, producer_of) for name in block.producers):
+    if any(flaw_of(model, name, producer_of, shared=shared) for name in block.producers):
         return False
-    middle = [model.get_submodule(name) for name in block.middle]
-    if any(parametrize.is_parametrized(module) or is_shared(model, module) for module in middle):
+    if any(name in shared or parametrize.is_parametrized(model.get_submodule(name)) for name in block.middle):
         return False
     return all(_trains(model, place) for place in unit_tensors(model, block))
 
