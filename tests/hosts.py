@@ -144,6 +144,52 @@ class Transformer(nn.Module):
         return self.head(self.encoder(x_BTF).mean(1))
 
 
+class PaddedTransformer(nn.Module):
+    """Sentences of several lengths: torch's encoder with a padding mask, which it packs on its fast path."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(NUM_TOKENS, 8, padding_idx=0)
+        layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, dropout=0.1, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 1)
+        self.head = nn.Linear(8, NUM_CLASSES)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        padding = tokens == 0
+        out = self.encoder(self.embed(tokens), src_key_padding_mask=padding)
+        return self.head(out.masked_fill(padding[:, :, None], 0.0).sum(1))
+
+
+class Pointer(nn.Module):
+    """Attention of which the weights are read too, behind a norm by root mean squares."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(6)
+        self.attention = nn.MultiheadAttention(6, 2, batch_first=True, dropout=0.1, bias=False)
+        self.head = nn.Linear(6, NUM_CLASSES, bias=False)
+
+    def forward(self, x_BTF: Tensor, hidden_BT: Tensor) -> Tensor:  # noqa: N803
+        y = self.norm(x_BTF)
+        out, weights = self.attention(y, y, y, key_padding_mask=hidden_BT, average_attn_weights=True)
+        return self.head(out.mean(1)) + weights.mean(1)[:, :NUM_CLASSES]
+
+
+class Echo(nn.Module):
+    """A plain recurrent layer, read in both directions; batch norm over features, a linear layer without bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rnn = nn.RNN(4, 5, batch_first=True, bidirectional=True)
+        self.norm = nn.BatchNorm1d(10)
+        self.mix = nn.Linear(10, 8, bias=False)
+        self.head = nn.Linear(8, NUM_CLASSES)
+
+    def forward(self, x_BTF: Tensor) -> Tensor:  # noqa: N803
+        out, _ = self.rnn(x_BTF)
+        return self.head(torch.tanh(self.mix(self.norm(out.mean(1)))))
+
+
 class AttentionBlock(nn.Module):
     """Pre-normalised attention with a causal mask, then a feed-forward part, both residual."""
 
@@ -388,6 +434,20 @@ def _conv1d() -> nn.Module:
     )
 
 
+def _sentences(generator: torch.Generator) -> Inputs:
+    """Token numbers; those after the end of a sentence are 0, and one sentence is of full length."""
+    tokens = torch.randint(1, NUM_TOKENS, (NUM_EXAMPLES, 7), generator=generator)
+    lengths = torch.randint(2, 7, (NUM_EXAMPLES, 1), generator=generator)
+    lengths[0] = 7
+    return (tokens.masked_fill(torch.arange(7) >= lengths, 0),)
+
+
+def _partly_hidden(generator: torch.Generator) -> Inputs:
+    hidden = torch.rand(NUM_EXAMPLES, 5, generator=generator) < 0.3
+    hidden[:, 0] = False
+    return torch.randn(NUM_EXAMPLES, 5, 6, generator=generator), hidden
+
+
 def _graphs(generator: torch.Generator) -> Inputs:
     adjacency = torch.rand(NUM_EXAMPLES, 5, 5, generator=generator) / 5
     return torch.randn(NUM_EXAMPLES, 5, 4, generator=generator), adjacency
@@ -421,6 +481,9 @@ HOSTS: tuple[Host, ...] = (
     Host("lstm", SequenceReader, tokens(7), positional),
     Host("gru_time_first", FinalState, vectors(5, 4, batch_dim=1), positional),
     Host("transformer", Transformer, vectors(5, 8), positional),
+    Host("padded_transformer", PaddedTransformer, _sentences, positional),
+    Host("pointer", Pointer, _partly_hidden, positional),
+    Host("echo", Echo, vectors(7, 4), positional),
     Host("language_model", LanguageModel, tokens(6), positional, labels=(NUM_EXAMPLES, 6)),
     Host("branches", Branches, _wide_and_narrow, _branched),
     Host("shared", Shared, vectors(6), positional),
