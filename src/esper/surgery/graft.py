@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from esper.errors import SiteError
-from esper.surgery.eager import forget_compiled
 from esper.recipe import Recipe
+from esper.surgery.eager import forget_compiled
 from esper.surgery.nested import on_padded
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output, with_first_output
