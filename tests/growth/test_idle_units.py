@@ -128,7 +128,7 @@ def test_refused_prunings_of_units_leave_the_trajectory_of_a_run_without(kind: H
 def test_idle_units_go_and_the_others_keep_their_values_and_state() -> None:
     loop = Loop(host("mlp"))
     grower = loop.grow(controller=PRUNING, judge=Exact(), prune="all", recipes=[])
-    idle = torch.tensor([1, 4, 15])
+    idle = torch.tensor([0, 1, 2])
     loop.grower = None
     while "Pruned" not in kinds(grower) and len(loop.losses) < 40:
         loop.run(1)
@@ -179,18 +179,3 @@ def test_a_smaller_model_is_loaded_into_a_fresh_instance(kind: Host, tmp_path: P
     fresh = esper.load(tmp_path, kind.make(1))
     assert same(model_state(loop.model)["tensors"], model_state(fresh)["tensors"])
     assert same(outputs(kind, loop.model), outputs(kind, fresh))
-
-
-def test_units_are_ranked_without_gradients_of_the_held_out_losses_too() -> None:
-    loop = Loop(host("mlp"))
-    batches = [loop.host.batch(1000 + seed) for seed in range(4)]
-
-    def evaluate(model: nn.Module) -> Tensor:
-        with torch.no_grad():
-            return torch.cat([loop.host.loss(model, batch, reduction="none") for batch in batches])
-
-    with pytest.warns(UserWarning, match="no gradients"):
-        loop.grow(controller=PRUNING, judge=Thrifty(), prune="all", evaluate=evaluate)
-    loop.until("prune")
-    loop.run(12)
-    assert "Pruned" in kinds(loop.grower)

@@ -16,7 +16,7 @@ from esper.surgery.block import Block
 from esper.surgery.graft import Graft, attach, cut
 from esper.surgery.isolation import isolated
 from esper.surgery.narrow import narrow
-from esper.surgery.shrinking import shrink, shrinkable, silenced, together
+from esper.surgery.shrinking import Removal, shrink, shrinkable, together, without
 from esper.surgery.site import Port, Site
 from esper.surgery.widening import widen, widenable
 from surgery.block_hosts import CASES, Case
@@ -62,7 +62,7 @@ def test_a_smaller_block_computes_what_the_larger_one_did_without_these_units(
     model = moved(case)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     plain = outputs(case, model, training=training)
-    with silenced(model, {block: units}):
+    with without(model, [Removal(block, units)]):
         wanted = outputs(case, model, training=training)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert torch.equal(outputs(case, model, training=training), plain)
@@ -104,7 +104,7 @@ def test_units_that_nothing_reads_go_without_a_change(case: Case) -> None:
     for block in BLOCKS[case.name]:
         model = moved(case)
         units = together(block)[::2][: len(together(block)) - 1].flatten()
-        with silenced(model, {block: units}):
+        with without(model, [Removal(block, units)]):
             dead = copy.deepcopy(model)
         before = [outputs(case, dead, training=False)]
         shrink(dead, block, units.tolist())

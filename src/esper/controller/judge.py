@@ -39,6 +39,17 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Stake:
+    """What one session of pruning may cost: the margin less what is ``spent``, shared among ``sessions`` to come."""
+
+    spent: float = 0.0
+    sessions: int = 1
+
+
+WHOLE = Stake()
+
+
+@dataclass(frozen=True)
 class Judge:
     """Paired t at ``alpha / tests`` with a price.
 
@@ -89,18 +100,18 @@ class Judge:
         return self._compare(host, without, self.cut_alpha, 0.0)
 
     def prune(
-        self, host: NDArray[np.float64], without: NDArray[np.float64], *, share: float = 1.0, looks: int = 1
+        self, host: NDArray[np.float64], without: NDArray[np.float64], *, stake: Stake = WHOLE, looks: int = 1
     ) -> Verdict:
         """Whether the model without a part is as good as with it: a test of equivalence, not of a difference.
 
         That no loss can be shown proves nothing: few examples never show one. So the burden lies on the part's removal:
-        the upper confidence bound of what the loss rises by must lie below ``share`` of the margin (``gain``, ``lower``
-        and ``price`` are these with the sign turned: a gain of more than minus the margin). Of ``looks`` nested parts
-        the largest that passes may go, hence ``cut_alpha / looks``. ``host`` are the losses before anything was pruned
-        in this session: many parts that cost little each cost much together.
+        the upper confidence bound of what the loss rises by must lie below what ``stake`` leaves of the margin
+        (``gain``, ``lower`` and ``price`` are these with the sign turned: a gain of more than minus the margin). Of
+        ``looks`` nested parts the largest that passes may go, hence ``cut_alpha / looks``. ``host`` are the losses
+        before anything was pruned in this session: many parts that cost little each cost much together.
         """
         spread = float(np.std(host)) if bool(np.all(np.isfinite(host))) else math.nan
-        margin = share * self.margin * spread
+        margin = max(self.margin * spread - stake.spent, 0.0) / stake.sessions
         verdict = self._compare(host, without, self.cut_alpha / looks, -margin)
         equal = bool(np.array_equal(host, without)) and math.isfinite(spread)
         accepted = verdict.accepted or equal

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 
@@ -95,12 +97,13 @@ class Host:
             finally:
                 capture.disarm()
 
-    def sweep(self) -> None:
-        """Run the held-out examples forward, and backward where there are gradients, for whoever has hooks."""
-        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad(), eager.held():
-            for losses in self._batches(self.model):
-                self._backward(losses)
-                del losses  # and its graph, before the next is made
+    def listen(self, closure: Closure, watching: AbstractContextManager[object]) -> None:
+        """Run ``closure`` in eval mode inside ``watching``. Raises ClosureError when it changes the model."""
+        if not self._closure_checked:
+            self._check(closure)
+        quiet = isolated(self.model, eval_mode=True)
+        with quiet, self._others.isolated(), eager.held(), torch.enable_grad(), watching:
+            closure()
 
     def macs(self) -> int:
         """Multiply-adds per example of one held-out batch, without those of `idle_macs`."""

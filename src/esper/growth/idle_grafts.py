@@ -7,7 +7,7 @@ from esper.growth.budget import Size
 from esper.growth.host import Losses
 from esper.growth.optimizers import dismiss
 from esper.growth.record import drop_graft
-from esper.growth.telling import share_of, tell
+from esper.growth.telling import stake_of, tell
 from esper.growth.training import inner
 from esper.growth.work import Work
 from esper.surgery.graft import Graft, all_grafts, grafts_of, is_cut, switched_off
@@ -47,7 +47,7 @@ def _dispensable(work: Work) -> list[Graft]:
 def _without(work: Work, graft: Graft, reference: Losses, *, looks: int) -> Verdict:
     with switched_off(graft):
         losses = work.setup.host.losses()
-    return work.setup.judge.prune(reference, losses, share=share_of(work), looks=looks)
+    return work.setup.judge.prune(reference, losses, stake=stake_of(work), looks=looks)
 
 
 def _detach(work: Work, graft: Graft, verdict: Verdict) -> None:

@@ -12,80 +12,86 @@ from torch import Tensor
 from esper.controller.judge import Verdict
 from esper.growth.budget import Size
 from esper.growth.host import Losses
-from esper.growth.slicing import shrink_layers
-from esper.growth.telling import share_of, tell
+from esper.growth.slicing import hand_over
+from esper.growth.telling import stake_of, tell
 from esper.growth.training import inner
 from esper.growth.work import Work
-from esper.signals.saliency import Saliency
+from esper.signals.redundancy import Moments, elimination, shares
 from esper.surgery.block import Block
-from esper.surgery.shrinking import shrinkable, silenced, together
+from esper.surgery.shrinking import Removal, can_take_over, loudness, shrinkable, together, without
 
 
 class Part(NamedTuple):
-    """Units of a block that can only go together, and how much they matter."""
+    """Units of a block that can only go together, and what is lost when they go after all those before them."""
 
-    saliency: float
+    lost: float
     block: Block
     units: Tensor
 
 
 def can_prune_units(work: Work) -> bool:
     """Whether there are units that may be pruned in this run."""
-    return work.setup.prune == "all" and bool(_blocks(work))
+    return work.setup.prune == "all" and bool(blocks_of(work))
 
 
-def prune_units(work: Work, reference: Losses) -> None:
+def prune_units(work: Work, reference: Losses, moments: Moments) -> None:
     """Take out the most units without which the model is as good as ``reference``, its losses before this session.
 
-    The least salient go first, whatever their layer; halving finds how many. Each layer keeps its most salient.
+    Those that the others can stand in for go first, whatever their layer, and these take over; halving finds how many.
     """
-    parts = _ranked(work)
-    most, verdict = _most(work, parts, reference)
+    parts = _ranked(work, moments)
+    most, verdict = _most(work, parts, reference, moments)
     if verdict is None:
         return
-    units = _by_block(parts[:most] or parts[:1])
-    num_units = sum(map(len, units.values()))
+    removals = _removals(work, parts[:most] or parts[:1], moments)
     among = sum(block.width for block in {part.block for part in parts})
+    num_units = sum(len(removal.units) for removal in removals)
     work.judged(f"prune {num_units} of {among} units", "prune", verdict)
-    if most:
-        for block, numbers in units.items():
-            _take_out(work, block, sorted(numbers.tolist()), verdict)
+    for removal in removals if most else ():
+        _take_out(work, removal, verdict)
 
 
-def _most(work: Work, parts: Sequence[Part], reference: Losses) -> tuple[int, Verdict | None]:
+def _most(
+    work: Work, parts: Sequence[Part], reference: Losses, moments: Moments
+) -> tuple[int, Verdict | None]:
     """How many of ``parts`` may go at the most, with the verdict on them (or, where none may, on the first one)."""
     accepted, refused = 0, len(parts) + 1
     verdicts: dict[int, Verdict] = {}
     while refused - accepted > 1:
         middle = (accepted + refused) // 2
-        with silenced(work.setup.host.model, _by_block(parts[:middle])):
+        with without(work.setup.host.model, _removals(work, parts[:middle], moments)):
             losses = work.setup.host.losses()
         looks = len(parts).bit_length()
-        verdicts[middle] = work.setup.judge.prune(reference, losses, share=share_of(work), looks=looks)
+        verdicts[middle] = work.setup.judge.prune(reference, losses, stake=stake_of(work), looks=looks)
         accepted, refused = (middle, refused) if verdicts[middle].accepted else (accepted, middle)
     return accepted, verdicts.get(accepted or 1)
 
 
-def _ranked(work: Work) -> list[Part]:
-    """The parts that may go, the least salient first."""
-    host, blocks = work.setup.host, _blocks(work)
-    saliency = Saliency(host.model, blocks, with_gradients=host.differentiable)
-    with saliency.watching():
-        host.sweep()
+def _ranked(work: Work, moments: Moments) -> list[Part]:
+    """The parts that may go in the order in which they do; the last one of each block stays."""
     found = []
-    for block in blocks:
+    present = blocks_of(work)
+    for block in (block for block in moments.sums if block in present):
         parts = together(block)
-        own = [Part(float(saliency.of[block][units].sum()), block, units) for units in parts]
-        found += sorted(own, key=lambda part: part.saliency)[:-1]
-    return sorted(found, key=lambda part: part.saliency)
+        order = elimination(moments.of(block), loudness(work.setup.host.model, block), parts)
+        found += [Part(lost, block, parts[part]) for lost, part in order[:-1]]
+    return sorted(found, key=lambda part: part.lost)
 
 
-def _by_block(parts: Sequence[Part]) -> dict[Block, Tensor]:
-    blocks = dict.fromkeys(part.block for part in parts)
-    return {block: torch.cat([p.units for p in parts if p.block == block]) for block in blocks}
+def _removals(work: Work, parts: Sequence[Part], moments: Moments) -> list[Removal]:
+    model = work.setup.host.model
+    found = []
+    for block in dict.fromkeys(part.block for part in parts):
+        units = torch.cat([part.units for part in parts if part.block == block])
+        taken = None
+        if can_take_over(model, block):
+            bias = model.get_submodule(block.consumer)._parameters.get("bias")
+            taken = shares(moments.of(block), units, constant=bias is not None)
+        found.append(Removal(block, units, taken))
+    return found
 
 
-def _blocks(work: Work) -> list[Block]:
+def blocks_of(work: Work) -> list[Block]:
     """The blocks as they are now, of those that can become smaller."""
     gone: dict[tuple[tuple[str, ...], str], int] = {}
     for op in work.record:
@@ -100,12 +106,12 @@ def _blocks(work: Work) -> list[Block]:
     return [b for b in present if len(together(b)) > 1 and shrinkable(work.setup.host.model, b)]
 
 
-def _take_out(work: Work, block: Block, units: list[int], verdict: Verdict) -> None:
-    training, host = work.setup.training, work.setup.host
-    before = host.macs()
+def _take_out(work: Work, removal: Removal, verdict: Verdict) -> None:
+    training, host, block = work.setup.training, work.setup.host, removal.block
+    before, units = host.macs(), sorted(removal.units.tolist())
     for averaged in map(inner, training.averaged):
-        shrink_layers(averaged, block, units, None)
-    params = shrink_layers(training.model, block, units, training.optimizer)
+        hand_over(averaged, removal, None)
+    params = hand_over(training.model, removal, training.optimizer)
     work.record.append({"op": "prune", "block": msgspec.to_builtins(block), "units": units})
     work.grow(Size(-params, host.macs() - before))
     where = " and ".join(block.producers)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from esper.growth.idle_grafts import can_prune_grafts, prune_grafts
 from esper.growth.idle_units import can_prune_units, prune_units
 from esper.growth.work import Work
+from esper.signals.redundancy import Moments
 
 
 def can_prune(work: Work) -> bool:
     """Whether there is anything that may be pruned in this run."""
-    return work.setup.pace.prunings > 0 and (can_prune_grafts(work) or can_prune_units(work))
+    left = work.setup.pace.prunings > work.tally.prunings
+    return left and (can_prune_grafts(work) or can_prune_units(work))
 
 
-def prune(work: Work) -> None:
-    """Take out what the model does as well without: grafts, then units of its own layers.
+def prune(work: Work, moments: Moments) -> None:
+    """Take out what the model does as well without: grafts, then units of its own layers, by their ``moments``.
 
     All is judged against the losses at the beginning, so that what costs little each does not cost much together.
     """
@@ -21,4 +23,5 @@ def prune(work: Work) -> None:
     if can_prune_grafts(work):
         prune_grafts(work, reference)
     if can_prune_units(work):
-        prune_units(work, reference)
+        prune_units(work, reference, moments)
+    work.tally.prunings += 1

@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from esper.growth.optimizers import replace_parameter
 from esper.surgery.block import Block
-from esper.surgery.shrinking import Shrunk, shrink
+from esper.surgery.shrinking import Removal, Shrunk, shrink, take_over
 
 
 def shrink_layers(model: nn.Module, block: Block, units: Iterable[int], optimizer: Optimizer | None) -> int:
@@ -22,6 +22,12 @@ def shrink_layers(model: nn.Module, block: Block, units: Iterable[int], optimize
         for change in changes:
             _take_place(optimizer, change)
     return sum(change.old.numel() - change.new.numel() for change in changes)
+
+
+def hand_over(model: nn.Module, removal: Removal, optimizer: Optimizer | None) -> int:
+    """As `shrink_layers`, after the units that stay have taken over what they can."""
+    take_over(model, removal)
+    return shrink_layers(model, removal.block, removal.units.tolist(), optimizer)
 
 
 def _take_place(optimizer: Optimizer, change: Shrunk) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from esper.controller.judge import Verdict
+from esper.controller.judge import Stake, Verdict
 from esper.events import Pruned
 from esper.growth.work import Work
 
 
-def share_of(work: Work) -> float:
-    """The share of the margin that one session may use."""
-    return 1.0 / work.setup.pace.prunings
+def stake_of(work: Work) -> Stake:
+    """What this session may cost: what earlier ones may have cost, at the most, is spent."""
+    upper = {event.step: event.upper for event in work.history if isinstance(event, Pruned)}
+    spent = sum(max(bound, 0.0) for step, bound in upper.items() if step != work.tally.step)
+    return Stake(spent, max(work.setup.pace.prunings - work.tally.prunings, 1))
 
 
 def tell(
