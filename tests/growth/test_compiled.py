@@ -6,6 +6,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -50,6 +51,12 @@ def fresh() -> Iterator[None]:
     torch._dynamo.reset()
 
 
+def counted(graphs: list[torch.fx.GraphModule], graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+    """A backend that keeps what it is given to compile, and runs it as it is."""
+    graphs.append(graph)
+    return graph.forward
+
+
 class Run:
     """A loop around a model that is compiled in one of the `WAYS`, or is not."""
 
@@ -60,7 +67,7 @@ class Run:
         self.kind = kind
         torch.manual_seed(0)
         self.plain = kind.make(0)
-        self.model = self._compiled(way, options.pop("backend", self._count))
+        self.model = self._compiled(way, options.pop("backend", partial(counted, self.graphs)))
         self.optimizer = adamw(self.plain)
         self.closure = "loss" not in options
         self.grower = Grower(
@@ -82,10 +89,6 @@ class Run:
         if way == "in_place":
             self.plain.compile(backend=backend)
         return self.plain
-
-    def _count(self, graph: torch.fx.GraphModule, _: list[Tensor]) -> Callable[..., Any]:
-        self.graphs.append(graph)
-        return graph.forward
 
     def steps(self, count: int) -> Run:
         for step in range(len(self.losses), len(self.losses) + count):
