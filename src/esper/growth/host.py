@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from contextlib import AbstractContextManager
 from functools import partial
 from itertools import islice
 
