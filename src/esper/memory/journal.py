@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -11,6 +12,7 @@ from esper.errors import EpisodeError
 from esper.memory.completion import Completion, Learning, settle
 from esper.memory.identity import Clock, new_id
 from esper.memory.learning.choices import choice_signature, decision_signature
+from esper.memory.metrics import Timings
 from esper.memory.noting import words_of_note
 from esper.memory.recall.advise import Advice, advise
 from esper.memory.recall.answers import Recalled
@@ -56,6 +58,7 @@ class MemoryJournal:
     ) -> None:
         self.store = store
         self.clock = clock
+        self.timings = Timings()
         self.redact = Redactor(secrets=options.redact)
         self._taken: Writer[Recording | Taken] = Writer(
             self._write,
@@ -75,12 +78,17 @@ class MemoryJournal:
 
     def _write(self, entries: Sequence[Recording | Taken]) -> None:
         self._shown.flush()  # what was shown before a step is stored no later than the step
+        begun = perf_counter()
         write_entries(self.store, self.redact, entries)
+        self.timings.add("write", perf_counter() - begun)
 
     def complete(self, id: str, outcome: Outcome) -> Episode:
         """End an open episode and learn from it, in one transaction."""
         self.flush()
-        return self._completion.complete(id, outcome, self.clock())
+        begun = perf_counter()
+        done = self._completion.complete(id, outcome, self.clock())
+        self.timings.add("complete", perf_counter() - begun)
+        return done
 
     def abandon(self, id: str) -> Episode:
         """Give an open episode up; nothing is learned from it."""
@@ -93,7 +101,14 @@ class MemoryJournal:
         found = self.store.episodes.get([id], steps=False)[id]
         filter = Filter(namespace=found.namespace)
         asked = Asked(query=query, filter=filter, k=k, task_type=found.task_type, domain=found.domain)
-        return self.search.recall(asked, episode=id)
+        return self.recall(asked, episode=id)
+
+    def recall(self, asked: Asked, *, episode: str | None = None) -> Recalled:
+        """Recall in or outside an episode."""
+        begun = perf_counter()
+        found = self.search.recall(asked, episode=episode)
+        self.timings.add("recall", perf_counter() - begun)
+        return found
 
     def use(self, id: str, items: Iterable[str]) -> None:
         """Note what was used in an open episode; its end decides what that was worth."""

@@ -68,7 +68,7 @@ class Memory:
         self.tags = Tags(self.store)
         self.relations = Relations(self.store, clock)
         self.checkpoints = Checkpoints(self.store, clock)
-        self.upkeep = Upkeep(self.store, clock, namespace, self._journal.flush)
+        self.upkeep = Upkeep(self.store, clock, namespace, self._journal.flush, self._journal.timings)
         importing = Importing(self.store, clock, namespace, self._journal.redact, told.learning)
         self.transfer = Transfer(self.store, namespace, importing, self._journal.flush)
         self._guide = Guide(self.store, clock)
@@ -185,7 +185,7 @@ class Memory:
         ``filter`` says what may come at all; ``task_type`` and ``domain`` say what is preferred.
         """
         asked = Asked(query=query, filter=self._own(filter), k=k, task_type=task_type, domain=domain)
-        return self._journal.search.recall(asked)
+        return self._journal.recall(asked)
 
     def context(
         self, task: str, *, budget_tokens: int = 1_000, task_type: str = "", domain: str = ""

@@ -14,6 +14,7 @@ from esper.errors import MemoryStoreError
 from esper.memory.hygiene.audit import audit
 from esper.memory.hygiene.finding import Finding
 from esper.memory.identity import Clock
+from esper.memory.metrics import BYTES, Distribution, Metrics, Timings
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Filter, Store
 
@@ -56,8 +57,11 @@ class _RollBack(Exception):  # noqa: N818 - nothing is wrong: it only ends the t
 class Upkeep:
     """``flush`` stores what is queued; it runs before anything is counted or copied."""
 
-    def __init__(self, store: Store, clock: Clock, namespace: str, flush: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, clock: Clock, namespace: str, flush: Callable[[], None], timings: Timings
+    ) -> None:
         self._store = store
+        self._timings = timings
         self._clock = clock
         self._namespace = namespace
         self._flush = flush
@@ -76,6 +80,21 @@ class Upkeep:
             steps=_mean([one.num_steps for one in latest]),
             tags=self._store.catalogue.tags(),
             namespaces=tuple(self._store.namespaces()),
+        )
+
+    def metrics(self) -> Metrics:
+        """Figures for a monitor: of the namespace, and of what this process did."""
+        self._flush()
+        counts = self._store.counts(self._namespace)
+        filter = Filter(namespace=self._namespace, state="completed")
+        latest = self._store.episodes.find(filter, limit=LATEST)
+        sizes = self._store.episodes.sizes([one.id for one in latest]).values()
+        return Metrics(
+            namespace=self._namespace,
+            episodes_stored_total=counts["episodes"] - counts["open"],
+            active_episodes=counts["open"],
+            episode_size_bytes=Distribution.of(sizes, BYTES),
+            seconds=self._timings.told(),
         )
 
     def health(self) -> Health:

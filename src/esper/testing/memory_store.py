@@ -361,6 +361,16 @@ class StoreConformance(EpisodeConformance, ItemConformance):
         assert store.stamp("b") == before[1]
         assert store.stamp(None) > before[2]
 
+    def test_the_size_of_an_episode_grows_by_its_steps(self, store: Store) -> None:
+        """In bytes, not in characters."""
+        store.episodes.add([episode(1), episode(2)])
+        bare = store.episodes.sizes(["episode-0001", "episode-0002", "nothing"])
+        assert sorted(bare) == ["episode-0001", "episode-0002"]
+        store.episodes.add_steps([("episode-0001", Step(number=1, tool="é" * 100))])
+        grown = store.episodes.sizes(["episode-0001", "episode-0002"])
+        assert grown["episode-0001"] - bare["episode-0001"] == 200
+        assert grown["episode-0002"] == bare["episode-0002"]
+
     def test_a_forgotten_episode_takes_everything_along(self, store: Store) -> None:
         """Steps, item, sightings, exposures, tags, relations, checkpoints."""
         store.episodes.add([episode(1, tags=("t",)), episode(2)])

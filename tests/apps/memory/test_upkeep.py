@@ -135,3 +135,8 @@ def test_vacuum_takes_erased_words_out_of_the_file(shell, tmp_path):
     shell("episode", "delete", id, "--yes")
     shell("vacuum")
     assert b"xylophon" not in (tmp_path / ".esper" / "memory.db").read_bytes()
+
+
+def test_a_monitor_reads_the_figures(shell, solve):
+    solve()
+    assert 'episodes_stored_total{namespace="default"} 1' in shell("stats", "--prometheus").splitlines()

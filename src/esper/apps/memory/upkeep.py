@@ -21,11 +21,20 @@ def add_to(app: Typer) -> None:
         app.command()(command)
 
 
-def stats(context: Context, *, as_json: Json = False) -> None:
+def stats(
+    context: Context,
+    *,
+    monitor: Annotated[
+        bool, Option("--prometheus", help="figures for a monitor, in the text format of Prometheus")
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Count what there is, and say how the latest episodes went."""
     from esper.apps.display import print_fields
 
     with opened(context) as memory:
+        if monitor:
+            return echo(memory.upkeep.metrics().text, nl=False)
         found = memory.upkeep.stats()
     return print_json(whole(found)) if as_json else print_fields(_fields(found))
 

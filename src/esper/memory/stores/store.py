@@ -146,6 +146,10 @@ class Episodes(Protocol):
         """The latest successful episodes of the same namespace, task type and domain, newest first."""
         ...
 
+    def sizes(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many bytes the texts and contents of episodes and their steps take."""
+        ...
+
     def forget(self, ids: Sequence[str]) -> None:
         """Erase episodes, their steps, item, sightings, exposures, tags, relations and checkpoints."""
         ...

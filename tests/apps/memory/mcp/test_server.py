@@ -248,6 +248,8 @@ def test_episodes_and_patterns_are_resources(memory):
         assert json.loads(pattern.contents[0].text)["occurrences"] == 2
         stats = await agent.client.read_resource("memory://stats")
         assert json.loads(stats.contents[0].text)["counts"]["episodes"] == 2
+        metrics = await agent.client.read_resource("memory://metrics")
+        assert 'complete_seconds_count{namespace="default"} 2' in metrics.contents[0].text.splitlines()
         with pytest.raises(MCPError, match="there is no episode nowhere"):
             await agent.client.read_resource("memory://episode/nowhere")
 

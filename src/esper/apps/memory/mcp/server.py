@@ -36,6 +36,7 @@ def make_server(memory: Memory) -> MCPServer[Any]:
     for tool in tools.all():
         server.tool(title=_title(tool.__name__), annotations=_annotations(tool.__name__))(_told(tool))
     _add_resources(server, tools)
+    _add_metrics(server, tools)
     for prompt in PROMPTS:
         server.prompt(title=_title(prompt.__name__), description=prompt.__doc__)(prompt)
     return server
@@ -108,6 +109,17 @@ def _add_resources(server: MCPServer[Any], tools: Tools) -> None:
     )
     def stats() -> str:
         return tools.stats().model_dump_json()
+
+
+def _add_metrics(server: MCPServer[Any], tools: Tools) -> None:
+    @server.resource(
+        "memory://metrics",
+        title="Metrics",
+        mime_type="text/plain",
+        description="Figures for a monitor, in the text format of Prometheus, of this server's process",
+    )
+    def metrics() -> str:
+        return tools.metrics()
 
 
 def _found(read: Callable[[], str]) -> str:

@@ -298,6 +298,10 @@ class Tools:
             cache_hit_rate=self._memory.cache_report().hit_rate,
         )
 
+    def metrics(self) -> str:
+        """Figures for a monitor."""
+        return self._memory.upkeep.metrics().text
+
     def episode(self, id: str) -> ToldEpisode:
         """An episode with its steps."""
         return ToldEpisode.of(self._memory.get(id))

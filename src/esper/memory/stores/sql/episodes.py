@@ -28,6 +28,12 @@ _FINISH: Final = (
     "UPDATE episode SET state = ?, ended = ?, num_steps = ?, tokens = ?, reward = ?, value = ?, score = ?, body = ? "
     "WHERE id = ? AND state = 'open'"
 )
+_SIZES: Final = (
+    "SELECT id, octet_length(task) + octet_length(context) + coalesce(octet_length(body), 0) "
+    "+ coalesce(octet_length(evidence), 0) + CAST(coalesce((SELECT sum(octet_length(tool) + octet_length(action) "
+    "+ coalesce(octet_length(error), 0) + coalesce(octet_length(step.body), 0)) FROM step "
+    "WHERE step.episode = episode.key), 0) AS BIGINT) FROM episode"
+)
 _UNSUPPORT: Final = "UPDATE support SET seen = seen - 1, won = won - ? WHERE signature = ?"
 _NUM_KEYS: Final = 4_096
 
@@ -133,6 +139,10 @@ class SqlEpisodes:
         values = (like.namespace, like.task_type, like.domain, limit)
         rows = self._connection.rows(sql, values)
         return [Effort(row[0], (row[1] - row[2]) / 1e9, row[3], row[2]) for row in rows]
+
+    def sizes(self, ids: Sequence[str]) -> dict[str, int]:
+        """How many bytes episodes and their steps take."""
+        return dict(self._connection.rows(f"{_SIZES} WHERE id IN ({marks(ids)})", tuple(ids)))
 
     def forget(self, ids: Sequence[str]) -> None:
         """Erase episodes and all that hangs on them."""
