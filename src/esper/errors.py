@@ -8,6 +8,7 @@ EsperError
 ├── ClosureError              the closure changed the model, or returned no loss
 ├── SiteError                 a place in the network that cannot be grown
 ├── CheckpointError           a missing, damaged or foreign checkpoint
+├── RankError                 another process of a distributed run has failed, is lost, or holds other weights
 ├── DataError                 a table or a task that cannot be trained on
 ├── AnalysisError             a series that is too short to conclude anything from
 ├── EmbeddingError            embeddings that do not come, or are none
@@ -49,6 +50,10 @@ class SiteError(EsperError, ValueError):
 
 class CheckpointError(EsperError):
     """A checkpoint that is missing, damaged, or of another architecture."""
+
+
+class RankError(EsperError):
+    """Another process of a distributed run has failed, no longer answers, or holds other weights."""
 
 
 class DataError(EsperError, ValueError):

@@ -23,6 +23,7 @@ from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
 from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
 from esper.events import AnyEvent, Folded, RolledBack
+from esper.growth.agreed import Agreed
 from esper.growth.budget import Budget, Size
 from esper.growth.enlarging import enlarge_layers
 from esper.growth.episodes import Places
@@ -32,6 +33,7 @@ from esper.growth.merging import merge_grafts
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
+from esper.growth.ranks import ranks_of
 from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.remembering import Remembering
 from esper.growth.run_memory import RunMemory
@@ -59,6 +61,8 @@ class Grower:
 
     Args:
         model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
+            Of a ``DistributedDataParallel`` the module inside is grown, alike on all ranks; every rank then makes a
+            Grower and calls `step` as often as the others.
         optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
         evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients
             are on. See `esper.held_out`, which needs the memory of one batch; any other function needs that of all it
@@ -83,6 +87,7 @@ class Grower:
 
     Raises:
         ConfigurationError: another Grower that is not finished grows this model, or adds to this optimizer.
+        RankError: (here and at every step) another rank has failed, is lost, or holds other weights.
         EvaluateError: ``evaluate`` returns a scalar, too few losses, or losses that are not finite.
         OptimizerError: an optimizer that cannot take new parameters.
         RecipeError: a recipe that is dead or explodes at birth, or none that fits any site.
@@ -110,19 +115,23 @@ class Grower:
         seed: int = 0,
     ) -> None:
         _check_types(evaluate, recipes, total_steps)
+        model, ranks = ranks_of(model)
         check_optimizer(optimizer, model)
         _check_alone(model, optimizer)
         companions = tuple(c for c in (scheduler, scaler) if c is not None)
-        training = Training(model, optimizer, companions, tuple(averaged))
+        training = Training(model, optimizer, companions, tuple(averaged), ranks)
         host = Host(training, evaluate)
-        self._sites = _explore(host, judge)
+        with ranks.together():
+            self._sites = _explore(host, judge)
         _warn_of_weak_scores(host)
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         _check_recipes(recipes, chosen)
         rules: Controller = controller if controller is not None else Rules()
-        self._remembering = None if memory is None else self._remember(memory, chosen)
+        self._remembering = self._remember(memory, chosen) if memory is not None and ranks.leads else None
         if self._remembering is not None:
             rules = Advised(rules, self._remembering)
+        if ranks.size > 1:
+            rules = Agreed(rules, ranks)
         setup = Setup(
             training=training,
             host=host,
@@ -210,16 +219,20 @@ class Grower:
                 "so once: Grower(..., loss=lambda output: output.loss)"
             )
         self._work.tally.step += 1
-        self._stand_guard()
-        self._work.closure = closure
-        following = self._phase.step()
-        self._work.closure = no_closure  # it holds a batch
-        if following is not None:
-            self._phase = begin(self._work, following)
+        with self._work.setup.training.ranks.together():
+            self._stand_guard()
+            self._work.closure = closure
+            following = self._phase.step()
+            self._work.closure = no_closure  # it holds a batch
+            if following is not None:
+                self._phase = begin(self._work, following)
         self._listen()
 
     def finish(self) -> nn.Module:
-        """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing."""
+        """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing.
+
+        Of a ``DistributedDataParallel`` it is the module inside: layers have become larger, so wrap it anew to go on.
+        """
         if self._folded:
             return self._work.setup.training.model
         self._phase.stop()
@@ -324,6 +337,8 @@ class Grower:
             for averaged in training.averaged:
                 replay(inner(averaged), [op])
             replay(training.model, [op], training.optimizer)
+        for _, graft in all_grafts(training.model):
+            training.ranks.join(graft)
         if guard is not None:
             self._work.guard.after_attach(record[watched]["exit"])
 

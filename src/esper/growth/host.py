@@ -39,6 +39,7 @@ class Host:
         self._training = training
         self._others = Bystanders(training.model)
         self._num_examples = 0
+        self._pooled = False
         self._evaluate = evaluate
         self._closure_checked = False
 
@@ -67,19 +68,27 @@ class Host:
             with torch.no_grad():
                 found += [checked(losses) for losses in batches]
         self._num_examples = sum(map(len, found))
-        return np.concatenate(found)
+        everyones = self._training.ranks.gather((np.concatenate(found), self.differentiable))
+        self.differentiable = all(differentiable for _, differentiable in everyones)
+        self._pooled = _are_parts([losses for losses, _ in everyones])
+        return self._of_all(np.concatenate(found))
+
+    def _of_all(self, losses: Losses) -> Losses:
+        """Those of all ranks, one after the other; where every rank holds the same examples, those of rank 0."""
+        ranks = self._training.ranks
+        return np.concatenate(ranks.gather(losses)) if self._pooled else ranks.decided(lambda: losses)
 
     def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
         """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
         with isolated(self.model, eval_mode=True), self._others.isolated(), torch.no_grad():
             if not grafts:
-                return self._counted(self._evaluate(self.model))
+                return self._of_all(self._counted(self._evaluate(self.model)))
             with (
                 eager.held(),
                 switched_on(self.model, grafts, exclusive=exclusive),
                 modes(grafts, training=False),
             ):
-                return self._counted(self._evaluate(self.model))
+                return self._of_all(self._counted(self._evaluate(self.model)))
 
     def show(self, sites: Sequence[Site], to: Callable[[str, Pair], None]) -> None:
         """Hand on the per-example held-out gradients at ``sites`` of the first ``MAX_PASSES`` batches, one by one.
@@ -138,7 +147,15 @@ class Host:
             self._check(closure)
         parameters = [p for graft in grafts for p in graft.parameters()]
         grafted = switched_on(self.model, grafts, exclusive=exclusive)
-        with isolated(self.model), self._others.isolated(), eager.held(), torch.enable_grad(), grafted:
+        ranks = self._training.ranks
+        with (
+            ranks.apart(),
+            isolated(self.model),
+            self._others.isolated(),
+            eager.held(),
+            torch.enable_grad(),
+            grafted,
+        ):
             loss = scalar(closure())
             scale = self._training.scale
             scaled = loss if scale == 1.0 else loss * scale
@@ -148,9 +165,11 @@ class Host:
                 f"the closure's loss does not depend on {grafts[0].site.exit}: repeat the forward pass of the model "
                 "that is grown, lambda: loss_fn(model(inputs), targets)"
             )
+        loss = loss.detach().clone()
+        ranks.mean([loss, *(gradient for gradient in gradients if gradient is not None)])
         for parameter, gradient in zip(parameters, unscaled(gradients, scale), strict=True):
             parameter.grad = gradient
-        return float(loss.detach())
+        return float(loss)
 
     def _counted(self, losses: Tensor) -> Losses:
         found = checked(losses)
@@ -163,6 +182,7 @@ class Host:
 
     def _check(self, closure: Closure) -> None:
         with (
+            self._training.ranks.apart(),  # outermost: the wrapper, isolated inside, goes back to what it was there
             put_back_on_error(self._training.optimizer),
             isolated(self.model),
             self._others.sought(self.model),
@@ -182,6 +202,12 @@ class Host:
         if losses.requires_grad:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
             torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+
+
+def _are_parts(losses: Sequence[Losses]) -> bool:
+    """Whether the ranks hold out different examples: the same ones have the same losses under the same model."""
+    first = losses[0]
+    return any(len(own) != len(first) or not np.allclose(own, first, rtol=1e-4, atol=1e-6) for own in losses)
 
 
 def unscaled(gradients: Sequence[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:

@@ -1,14 +1,16 @@
-"""What is trained, as the user handed it over. Does nothing with it."""
+"""What is trained, as the user handed it over, and who else trains it. Does nothing with it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
+
+from esper.growth.ranks import Alone, Ranks
 
 
 class Stateful(Protocol):
@@ -29,6 +31,7 @@ class Training:
     optimizer: Optimizer
     companions: tuple[Stateful, ...] = ()
     averaged: tuple[nn.Module, ...] = ()
+    ranks: Ranks = field(default_factory=Alone)
 
     @property
     def scale(self) -> float:

@@ -141,6 +141,8 @@ class Work:
         adopt(self.setup.training.optimizer, contender.optimizer)
         for averaged in self.setup.training.averaged:
             attach_copy(averaged, graft)
+        self.setup.training.ranks.compare(self.setup.host.model)
+        self.setup.training.ranks.join(graft)
         self.guard.after_attach(candidate.site.exit)
         self.record.append(attached(candidate.site, candidate.recipe))
         self.grow(Size(candidate.params, candidate.macs))

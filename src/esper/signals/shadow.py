@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,13 @@ from esper.surgery.site import Port, Site
 LEARNING_RATE = 2e-3
 EQUATIONS = 4_096  # of a pair are enough for an update: an image gives one at every position
 LEAST_ROWS = 8
+
+
+class Pooling(Protocol):
+    """How several processes that see batches of their own learn the same bodies; ``mean`` is in place."""
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over all processes."""
 
 
 class Worth(NamedTuple):
@@ -41,18 +48,21 @@ class Shadow:
     """Several bodies, each at its own site, trained by one AdamW from the same stream of pairs.
 
     The targets are normalised, so one learning rate serves every host. Sums are taken in float32. A pair whose
-    gradient is zero or not finite (an overflow step of mixed precision) is passed over.
+    gradient is zero or not finite (an overflow step of mixed precision) is passed over. With a ``pooling`` the pairs
+    of all processes together are what is fitted; each must then bring pairs of the same sites.
     """
 
-    def __init__(self, bodies: Mapping[str, tuple[Site, nn.Module]]) -> None:
+    def __init__(
+        self, bodies: Mapping[str, tuple[Site, nn.Module]], *, pooling: Pooling | None = None
+    ) -> None:
         self.bodies = dict(bodies)
+        self._pooling = pooling
         self.num_updates = 0
         self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE, fused=True)
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name. See `few_examples`."""
-        names = {site.name for site, _ in self.bodies.values()}
-        targets = {name: _targets(pairs[name]) for name in names if name in pairs}
+        targets = self._targets(pairs)
         self._optimizer.zero_grad()
         with torch.enable_grad():
             for site, body in self.bodies.values():
@@ -60,6 +70,8 @@ class Shadow:
                     # One by one: a common sum would hold on to all their graphs, and bodies may lie on several devices.
                     loss = F.mse_loss(body(x), target)
                     (loss / len(pairs[site.name]) if len(pairs[site.name]) > 1 else loss).backward()
+        if self._pooling is not None:
+            self._pooling.mean([_gradient(p) for p in self._groups()])
         self._optimizer.step()
         self.num_updates += 1
 
@@ -76,7 +88,7 @@ class Shadow:
 
     def appraisal(self) -> Appraisal:
         """The same, of pairs that come one after the other."""
-        return Appraisal(self.bodies)
+        return Appraisal(self.bodies, pooling=self._pooling)
 
     def keep(self, names: Iterable[str]) -> None:
         """Drop every body that is not among ``names``; the others keep their optimizer state."""
@@ -98,6 +110,14 @@ class Shadow:
             body.load_state_dict(state["bodies"][name])
         self._optimizer.load_state_dict(state["optimizer"])
 
+    def _targets(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, list[tuple[Tensor, Tensor]]]:
+        """By site, input and normalised negative gradient of each pair that has one."""
+        names = dict.fromkeys(site.name for site, _ in self.bodies.values())
+        squares = {n: [g.float().square().mean() for _, g, _ in pairs.get(n, ())] for n in names}
+        if self._pooling is not None:
+            self._pooling.mean([square for own in squares.values() for square in own])
+        return {name: _normalised(pairs.get(name, ()), own) for name, own in squares.items()}
+
     def _groups(self) -> list[nn.Parameter]:
         return [parameter for _, body in self.bodies.values() for parameter in body.parameters()]
 
@@ -105,8 +125,11 @@ class Shadow:
 class Appraisal:
     """Adds up what pairs say of bodies, so that none of them has to be kept."""
 
-    def __init__(self, bodies: Mapping[str, tuple[Site, nn.Module]]) -> None:
+    def __init__(
+        self, bodies: Mapping[str, tuple[Site, nn.Module]], *, pooling: Pooling | None = None
+    ) -> None:
         self._bodies = dict(bodies)
+        self._pooling = pooling
         self._sums = {name: _Sums() for name in bodies}
 
     @torch.no_grad()
@@ -120,8 +143,11 @@ class Appraisal:
                     self._sums[name].read(body, pair, own)
 
     def worths(self) -> dict[str, Worth]:
-        """What has been read says so much of each body."""
-        return {name: sums.worth() for name, sums in self._sums.items()}
+        """What has been read, with a pooling by all processes together, says so much of each body."""
+        found = [sums.as_tensor() for sums in self._sums.values()]
+        if self._pooling is not None:
+            self._pooling.mean(found)
+        return {name: _Sums(*values.tolist()).worth() for name, values in zip(self._sums, found, strict=True)}
 
 
 @dataclass
@@ -131,8 +157,14 @@ class _Sums:
     ff: float = 0.0
     fg: float = 0.0
     gg: float = 0.0
-    num_values: int = 0
-    num_examples: int = 0
+    num_values: float = 0.0
+    num_examples: float = 0.0
+
+    def as_tensor(self) -> Tensor:
+        """The sums in their order."""
+        return torch.tensor(
+            [self.ff, self.fg, self.gg, self.num_values, self.num_examples], dtype=torch.float64
+        )
 
     def read(self, body: nn.Module, pair: Pair, site: Site) -> None:
         """A few examples at a time: a body may need more memory than the whole host."""
@@ -174,14 +206,20 @@ def few_examples(site: Site) -> FewExamples:
     return FewExamples(max(EQUATIONS // max(positions, 1), LEAST_ROWS))
 
 
-def _targets(pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]]:
-    """Input and normalised negative gradient of each of ``pairs`` that has one."""
-    found = []
-    for x, g, _ in pairs:
-        rms = g.float().square().mean().sqrt()
-        if 0.0 < float(rms) < math.inf:
-            found.append((x.float(), -g.float() / rms))
-    return found
+def _normalised(pairs: Sequence[Pair], squares: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Input, and negative gradient over the root of its mean square, of each pair that has one."""
+    rms = [square.sqrt() for square in squares]
+    return [
+        (x.float(), -g.float() / scale)
+        for (x, g, _), scale in zip(pairs, rms, strict=True)
+        if 0.0 < float(scale) < math.inf
+    ]
+
+
+def _gradient(parameter: nn.Parameter) -> Tensor:
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    return parameter.grad
 
 
 @contextmanager

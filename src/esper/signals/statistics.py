@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -55,9 +55,14 @@ class Statistics:
         """
         return tuple(_signal(site, self._measure(self._rows[site.name])) for site in self._sites)
 
+    def pool(self, states: Iterable[Mapping[str, Any]]) -> None:
+        """Read the rows of all these states instead of its own."""
+        pooled = [{name: [Pair(*pair) for pair in kept] for name, kept in state.items()} for state in states]
+        self._rows = {site.name: [p for rows in pooled for p in rows[site.name]] for site in self._sites}
+
     def state_dict(self) -> dict[str, Any]:
-        """The rows kept so far."""
-        return {name: [list(pair) for pair in kept] for name, kept in self._rows.items()}
+        """The rows kept so far, on the CPU."""
+        return {name: [[t.cpu() for t in pair] for pair in kept] for name, kept in self._rows.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` of statistics of the same sites."""

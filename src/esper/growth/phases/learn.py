@@ -33,7 +33,8 @@ class Learn(Phase):
         self._candidates = {c.name: c for c in candidates}
         device = next(work.setup.host.model.parameters()).device
         bodies = {name: (c.site, work.birth(c).body.to(device)) for name, c in self._candidates.items()}
-        self._shadow = Shadow(bodies)
+        ranks = work.setup.training.ranks
+        self._shadow = Shadow(bodies, pooling=ranks if ranks.size > 1 else None)
         self._readings = self._watch()
         self._left = work.setup.pace.shadow
         self._unfitted: dict[str, list[Pair]] = {}

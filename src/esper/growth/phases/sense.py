@@ -54,9 +54,10 @@ class Sense(Phase):
 
     def _propose(self) -> Next:
         self.stop()
-        work = self.work
-        if not self._seen:
+        work, ranks = self.work, self.work.setup.training.ranks
+        if not any(ranks.gather(self._seen)):
             return _unreached(work)
+        self._statistics.pool(ranks.gather(self._statistics.state_dict()))
         signals = self._statistics.read()
         work.emit(Sensed(step=work.tally.step, signals=signals))
         proposed = list(work.setup.controller.propose(work.view(signals)))

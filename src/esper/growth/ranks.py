@@ -1,0 +1,233 @@
+"""The processes that train one model together, and what they must have in common. Decides nothing.
+
+All ranks go through growth in lockstep. What they see differs, each has batches of its own, so sums are taken over all
+ranks before anything is decided; rank 0 decides; and what is changed is compared afterwards. Before every exchange the
+ranks tell each other whether they are well, so that one that fails stops all of them.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from esper.errors import ConfigurationError, RankError
+
+T = TypeVar("T")
+PATIENCE = timedelta(minutes=5)
+FAREWELL = timedelta(seconds=20)
+
+
+class Ranks(ABC):
+    """What growth asks of the other processes. Every rank calls the same methods in the same order."""
+
+    size: int
+    leads: bool
+    waits_for_all: bool  # for a gradient of every parameter that the model had when it was wrapped
+
+    @abstractmethod
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over the ranks."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T]:
+        """What each rank has, by rank."""
+
+    @abstractmethod
+    def decided(self, decide: Callable[[], T]) -> T:
+        """What rank 0 says; ``decide`` is called there only."""
+
+    @abstractmethod
+    def compare(self, model: nn.Module) -> None:
+        """Raise RankError when the parameters of ``model`` are not the same on all ranks, to the bit."""
+
+    @abstractmethod
+    def join(self, graft: nn.Module) -> None:
+        """From now on the gradients of ``graft``, part of the live model, are averaged like those of the host."""
+
+    @abstractmethod
+    def apart(self) -> AbstractContextManager[object]:
+        """A context in which a pass of the wrapped model exchanges no gradients."""
+
+    @abstractmethod
+    def together(self) -> AbstractContextManager[object]:
+        """A context in which an error on one rank becomes an error on all."""
+
+
+class Alone(Ranks):
+    """One process."""
+
+    size = 1
+    leads = True
+    waits_for_all = False
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """They are their own mean."""
+
+    def gather(self, value: T) -> list[T]:
+        """Its own."""
+        return [value]
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """Its own decision."""
+        return decide()
+
+    def compare(self, model: nn.Module) -> None:
+        """There is nothing to compare with."""
+
+    def join(self, graft: nn.Module) -> None:
+        """There is nobody to join."""
+
+    def apart(self) -> AbstractContextManager[object]:
+        """Nothing is exchanged anyway."""
+        return nullcontext()
+
+    def together(self) -> AbstractContextManager[object]:
+        """Errors are its own."""
+        return nullcontext()
+
+
+class Replicas(Ranks):
+    """Ranks that each hold the whole model, wrapped in ``DistributedDataParallel``.
+
+    Decisions travel over a gloo group of their own, gradients of grafts over one of the model's kind, so that no
+    exchange of the user's comes in between. A rank that does not answer for ``PATIENCE`` counts as lost.
+    """
+
+    def __init__(self, wrapper: DistributedDataParallel) -> None:
+        if wrapper.static_graph:
+            raise ConfigurationError(
+                "a DistributedDataParallel with static_graph=True cannot take new parameters: leave static_graph out"
+            )
+        group = wrapper.process_group
+        members = dist.get_process_group_ranks(group)
+        self._wrapper = wrapper
+        self._decisions = dist.new_group(members, timeout=PATIENCE, backend="gloo")
+        self._gradients = dist.new_group(members, timeout=PATIENCE, backend=dist.get_backend(group))
+        self._lead = members[0]
+        self.size = len(members)
+        self.leads = dist.get_rank() == members[0]
+        self.waits_for_all = not wrapper.find_unused_parameters
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """In float32 at least, all in one message."""
+        if not tensors:
+            return
+        self._all_well()
+        flat = torch.cat([t.detach().reshape(-1).to("cpu", _wide(t.dtype)) for t in tensors])
+        with _named():
+            dist.all_reduce(flat, group=self._decisions)
+        parts = (flat / self.size).split([t.numel() for t in tensors])
+        with torch.no_grad():
+            for tensor, part in zip(tensors, parts, strict=True):
+                tensor.copy_(part.view_as(tensor))
+
+    def gather(self, value: T) -> list[T]:
+        """By pickle: the ranks of a job trust each other."""
+        self._all_well()
+        found: list[T] = [value] * self.size
+        with _named():
+            dist.all_gather_object(found, value, group=self._decisions)
+        return found
+
+    def decided(self, decide: Callable[[], T]) -> T:
+        """Broadcast from the first rank of the wrapper's group."""
+        said: list[Any] = [decide() if self.leads else None]
+        self._all_well()
+        with _named():
+            dist.broadcast_object_list(said, src=self._lead, group=self._decisions)
+        decision: T = said[0]
+        return decision
+
+    def compare(self, model: nn.Module) -> None:
+        """By checksum."""
+        sums = self.gather([_checksum(p) for p in model.parameters()])
+        if any(other != sums[0] for other in sums):
+            raise RankError(
+                "the ranks have drifted apart: their parameters differ. Wrap the model in DistributedDataParallel "
+                "before Grower is made, seed every rank alike, and step the optimizer on all of them"
+            )
+
+    def join(self, graft: nn.Module) -> None:
+        """A hook on every parameter averages its gradient as soon as it is there, unless under ``no_sync``."""
+        for parameter in graft.parameters():
+            parameter.register_post_accumulate_grad_hook(self._average)
+
+    def apart(self) -> AbstractContextManager[object]:
+        """``no_sync`` of the wrapper."""
+        silence: AbstractContextManager[object] = self._wrapper.no_sync()
+        return silence
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """One that fails says so at the next exchange; the others raise RankError there."""
+        try:
+            yield
+        except RankError:
+            raise
+        except Exception as error:
+            self._say_goodbye(error)
+            raise
+
+    def _average(self, parameter: Tensor) -> None:
+        if self._wrapper.require_backward_grad_sync and parameter.grad is not None:
+            with _named():
+                dist.all_reduce(parameter.grad, group=self._gradients)
+            parameter.grad /= self.size
+
+    def _all_well(self, complaint: str = "", *, timeout: timedelta = PATIENCE) -> None:
+        """Tell the others that this rank is well, or not, and raise when another one is not."""
+        words = complaint.encode()[:200].ljust(200)
+        own = torch.frombuffer(bytearray(words), dtype=torch.uint8)
+        found = [torch.empty_like(own) for _ in range(self.size)]
+        with _named():
+            dist.all_gather(found, own, group=self._decisions, async_op=True).wait(timeout)
+        said = [bytes(part.tolist()).decode(errors="replace").strip() for part in found]
+        for rank, reason in enumerate(said):
+            if reason and not complaint:
+                raise RankError(f"rank {rank} failed, so growth stops on all ranks: {reason}")
+
+    def _say_goodbye(self, error: Exception) -> None:
+        try:
+            self._all_well(f"{type(error).__name__}: {error}", timeout=FAREWELL)
+        except RankError as lost:
+            error.add_note(f"the other ranks could not be told: {lost}")
+
+
+def ranks_of(model: nn.Module) -> tuple[nn.Module, Ranks]:
+    """The model itself and the ranks that train it: those of a ``DistributedDataParallel``, else this process alone.
+
+    Raises ConfigurationError for a wrapper that cannot take new parameters.
+    """
+    if isinstance(model, DistributedDataParallel):
+        inside: nn.Module = model.module
+        return inside, Replicas(model) if dist.get_world_size(model.process_group) > 1 else Alone()
+    return model, Alone()
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What torch raises when another rank is gone says little; this says what to do."""
+    try:
+        yield
+    except (dist.DistError, RuntimeError, pickle.PickleError) as error:
+        raise RankError(
+            f"another rank no longer answers ({error}): start the job again and resume from the last checkpoint"
+        ) from error
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _checksum(parameter: Tensor) -> int:
+    return zlib.crc32(parameter.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
