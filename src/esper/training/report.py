@@ -37,7 +37,7 @@ Floats = npt.NDArray[np.float64]
 Curve = tuple[list[int], list[float]]
 Reduce = Callable[[Floats, Floats], tuple[Floats, Floats]]
 Tile = tuple[str, str, str]
-Change = facts.Attached | facts.Cut | facts.Merged | facts.Pruned
+Change = facts.Attached | facts.Cut | facts.Merged | facts.Widened | facts.Pruned
 """Facts that change the size of the network."""
 
 
@@ -196,7 +196,7 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
         *([f"Growth was off: {run.growth_off}."] if run.growth_off else []),
         *(_bought(graft, events) for graft in grafts[:3]),
         *([f"{len(grafts) - 3} more followed."] if len(grafts) > 3 else []),
-        *(_taken_out(change) for change in standing(events) if not isinstance(change, facts.Attached)),
+        *(_changed(change) for change in standing(events) if not isinstance(change, facts.Attached)),
         *(_put_back(fact) for fact in events if isinstance(fact, facts.RolledBack)),
         *([f"{refused} {proposals} refused and left no trace."] if refused else []),
         *spared(events),
@@ -223,7 +223,9 @@ def _bought(graft: facts.Attached, events: Iterable[facts.AnyEvent]) -> str:
     )
 
 
-def _taken_out(change: facts.Cut | facts.Merged | facts.Pruned) -> str:
+def _changed(change: facts.Cut | facts.Merged | facts.Widened | facts.Pruned) -> str:
+    if isinstance(change, facts.Widened):
+        return f"At the end what was widened became units of the model's own layers, up to {', '.join(change.layers)}."
     if isinstance(change, facts.Merged):
         return f"At the end {change.candidate} melted into the layer beside it."
     if isinstance(change, facts.Pruned):

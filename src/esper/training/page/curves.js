@@ -5,6 +5,7 @@ const MARKS = {
   Cut: { kind: "cut", glyph: "M-4.500 0H-1.500M1.500 0H4.500", word: "own path cut" },
   Pruned: { kind: "cut", glyph: "M-3 3L3 -3M-3.500 0H3.500", word: "pruned" },
   Merged: { kind: "cut", glyph: "M-4 -3L0 0L-4 3M0 0H4.500", word: "melted into its layer" },
+  Widened: { kind: "attached", glyph: "M-4.500 -3V3M4.500 -3V3M-4.500 0H4.500", word: "layers made larger" },
   Refused: { kind: "refused", glyph: "M-3 -3L3 3M3 -3L-3 3", word: "refused" },
   RolledBack: { kind: "rolled", glyph: "M3.500 -2.500A4.200 4.200 0 1 0 4.200 1M4 -5.500V-2.200H0.800", word: "put back by the guard" },
   Ended: { kind: "ended", glyph: "M-3 -3H3V3H-3Z", word: "growth ended" },
@@ -23,6 +24,8 @@ function describeMark(fact) {
       return `Pruned ${describePart(fact)}: ${figure(fact.params)} parameters less, ${figure(fact.total_params)} in all; held-out loss up by ${figure(fact.increase)} (margin ${figure(fact.margin)})`;
     case "Merged":
       return `Melted ${spoken(fact.candidate)} into the layer beside it: ${figure(fact.params)} parameters less, ${figure(fact.total_params)} in all`;
+    case "Widened":
+      return `Widenings became units of ${fact.layers.join(", ")}: ${figure(fact.params)} parameters more, ${figure(fact.total_params)} in all`;
     case "Refused":
       return `Refused ${spoken(fact.candidate)}: ${fact.reason}`;
     case "RolledBack":
