@@ -127,6 +127,21 @@ def test_without_a_known_neighbour_three_dimensions_are_a_sequence_and_four_an_i
     assert {site.source.kind for site in sites_in(Own(), torch.randn(shape)).sites} == {kind}
 
 
+def test_a_convolution_does_not_say_how_the_patches_made_of_its_output_are_laid_out() -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 6, 2, stride=2)
+            self.positions = nn.Parameter(torch.zeros(4, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.conv(x).flatten(2).transpose(1, 2) + self.positions
+
+    found = sites_in(nn.Sequential(Patches(), nn.LayerNorm(6), nn.Linear(6, 2)), torch.randn(2, 3, 4, 4))
+    assert found.select("0").sites[0].target == Port("sequence", (4, 6))
+    assert found.select("0.conv").sites[0].target == Port("image", (6, 2, 2))
+
+
 def test_a_chain_with_weights_of_its_own_takes_no_child() -> None:
     class Scaled(nn.Sequential):
         def __init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from torch import nn
 
 from esper.surgery.site import Port
@@ -37,7 +35,7 @@ class Ports:
         if dimensions == 2:
             return Port("vector", facts.shape[1:])
         if dimensions in (3, 4):
-            last = self._features_last(call)
+            last = self._features_last(call, dimensions)
             if dimensions == 4:
                 return "its features come last in four dimensions" if last else Port("image", facts.shape[1:])
             return Port("signal", facts.shape[1:]) if last is False else self._sequence(call, facts.shape)
@@ -59,26 +57,25 @@ class Ports:
         # Windows and heads are often folded into the batch.
         return 0 if shape[0] % batch_size == 0 else None
 
-    def _features_last(self, call: Call) -> bool | None:
-        """Whether features are the last dimension here, by the module, its neighbours upstream, then downstream."""
-        own = _layout(self._modules[call.module].modules())
-        if own is not None:
-            return own
-        upstream = [other for other in self._trace.calls[::-1] if call.depends_on(other)]
-        downstream = [other for other in self._trace.calls if other.depends_on(call)]
-        for other in (*upstream, *downstream):
-            found = _layout([self._modules[other.module]])
-            if found is not None:
-                return found
-        return None
+    def _features_last(self, call: Call, dimensions: int) -> bool | None:
+        """Whether features are the last of so many, by the module, its neighbours upstream, then downstream."""
+        within = self._modules[call.module].named_modules(prefix=call.module)
+        own = {self._says(name, dimensions) for name, _ in within} - {None}
+        if len(own) == 1:
+            return own.pop()
+        upstream = (other for other in self._trace.calls[::-1] if call.depends_on(other))
+        downstream = (other for other in self._trace.calls if other.depends_on(call))
+        found = (self._says(other.module, dimensions) for other in (*upstream, *downstream))
+        return next((says for says in found if says is not None), None)
 
-
-def _layout(modules: Iterable[nn.Module]) -> bool | None:
-    """Whether these modules agree that features come last; ``None`` when they do not, or do not say."""
-    says = {
-        isinstance(m, _FEATURES_LAST) for m in modules if isinstance(m, (*_FEATURES_LAST, *_FEATURES_FIRST))
-    }
-    return says.pop() if len(says) == 1 else None
+    def _says(self, name: str, dimensions: int) -> bool | None:
+        """Whether features come last, in the eyes of one layer; a convolution knows only tensors like its own."""
+        if isinstance(self._modules[name], _FEATURES_LAST):
+            return True
+        if not isinstance(self._modules[name], _FEATURES_FIRST):
+            return None
+        inputs = (call.source for call in self._trace.by_module.get(name, ()))
+        return False if any(x is not None and len(x.shape) == dimensions for x in inputs) else None
 
 
 def _unbatched(module: nn.Module) -> int | None:
