@@ -17,8 +17,10 @@ from esper.events import Folded, Widened
 from esper.growth import checkpoint
 from esper.growth.joining import enlarge
 from esper.growth.saved import load, save
+from esper.surgery.fold import fold, observe
 from esper.surgery.graft import Graft, all_grafts, attach
 from esper.surgery.widening import widenable
+from esper.training.graph import describe, rebuild, weights_of
 from growth.loops import Lenient, Loop, Script, adamw, difference, kinds, training_state
 from growth.test_resume import restore, stored
 from hosts import Host, host
@@ -247,3 +249,26 @@ def test_an_optimizer_with_summed_rows_goes_on() -> None:
     enlarge(model, widenable(model), optimizer)
     step(model, optimizer, found.batch(1))
     assert {id(p) for p in optimizer.state} == {id(p) for p in model.parameters()}
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch exports every LSTM so
+@pytest.mark.parametrize("joined", [True, False], ids=["joined", "folded"])
+@pytest.mark.parametrize("name", ["perceptron", "convolutions", "pooled", "viewed", "lstm", "gated"])
+def test_a_widened_network_is_written_as_a_graph_of_layers(name: str, joined: bool) -> None:
+    """Also where it could not join the layers and was folded as any graft."""
+    case = next(each for each in CASES if each.name == name)
+    model = case.make().eval()
+    for site in case.sites()[:1]:
+        attach(model, graft(site))
+    x = case.batch(0)
+    with torch.no_grad():
+        wanted = model(x)
+        forms = observe(model, lambda: model(x))
+    if joined:
+        enlarge(model, widenable(model), None)
+    fold(model, forms)
+    description = describe(model)
+    again = rebuild(description, weights_of(model, description))
+    torch.testing.assert_close(again(x), wanted, rtol=1e-4, atol=1e-5)
+    exported = torch.export.export(model, (x,), strict=False)
+    torch.testing.assert_close(exported.module()(x), wanted, rtol=1e-4, atol=1e-5)

@@ -45,7 +45,7 @@ def classes(model: nn.Module) -> list[tuple[str, type]]:
 
 
 @given(case=st.sampled_from(CASES), seeds=st.lists(st.integers(0, 9), min_size=1, max_size=4), data=st.data())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_joining_keeps_function_classes_and_names(case: Case, seeds: list[int], data: st.DataObject) -> None:
     """Several widenings of one block and of adjacent ones, in any order of attachment."""
     model = case.make().double()
