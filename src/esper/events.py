@@ -165,6 +165,13 @@ class Pruned(Event, frozen=True):
     total_macs: int
 
 
+class Recompiled(Event, frozen=True):
+    """After a change of the network torch compiled ``num_graphs`` pieces anew before this step, in ``seconds``."""
+
+    num_graphs: int
+    seconds: float
+
+
 class RolledBack(Event, frozen=True):
     """The guard put everything back to the state of step ``to_step``; the steps since are lost."""
 
@@ -197,6 +204,7 @@ AnyEvent = (
     | Merged
     | Widened
     | Pruned
+    | Recompiled
     | RolledBack
     | Folded
     | Ended

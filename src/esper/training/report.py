@@ -37,6 +37,7 @@ Floats = npt.NDArray[np.float64]
 Curve = tuple[list[int], list[float]]
 Reduce = Callable[[Floats, Floats], tuple[Floats, Floats]]
 Tile = tuple[str, str, str]
+OF_NO_ROUND = facts.Sensed | facts.Spared | facts.Widened | facts.Recompiled | facts.Folded | facts.Ended
 Change = facts.Attached | facts.Cut | facts.Merged | facts.Widened | facts.Pruned
 """Facts that change the size of the network."""
 
@@ -117,7 +118,7 @@ def rounds(events: Iterable[facts.AnyEvent]) -> list[dict[str, Any]]:
     """Shadow rounds, each with the trials and outcomes that followed it; the first may have no scores."""
     found: list[dict[str, Any]] = []
     for fact in events:
-        if isinstance(fact, facts.Sensed | facts.Spared | facts.Widened | facts.Folded | facts.Ended):
+        if isinstance(fact, OF_NO_ROUND):
             continue
         if isinstance(fact, facts.Scored) or not found:
             found.append({"step": fact.step, "scored": None, "trials": [], "outcomes": []})
