@@ -7,16 +7,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo import eval_frame
+from torch._dynamo.callback import callback_handler
 from torch._dynamo.utils import counters
 
 from esper import Budget, Grower
-from esper.events import Attached, Cut, RolledBack
+from esper.events import Attached, Cut, Recompiled, RolledBack
 from growth.loops import MLP, Lenient, Script, Stern, adamw, evaluation, kinds
 from hosts import Host, host
 
@@ -177,3 +179,47 @@ def test_the_latest_call_of_a_compiled_model_is_repeated(way: str) -> None:
     run = Run(way, kind, loss=lambda output: output.square().mean(1).mean()).steps(30)
     assert "Judged" in kinds(run.grower)
     assert run.losses == eager.losses
+
+
+def test_how_long_a_change_made_torch_compile_is_told_at_the_next_step() -> None:
+    run = Run("wrapped", hosted()).steps(30)
+    (attached,) = [event.step for event in run.grower.history if isinstance(event, Attached)]
+    (told,) = [event for event in run.grower.history if isinstance(event, Recompiled)]
+    assert (told.step, told.num_graphs) == (attached + 1, 1)
+    assert told.seconds > 0
+    assert not callback_handler.start_callbacks
+    assert not callback_handler.end_callbacks
+
+
+def test_nothing_is_told_where_nothing_is_compiled() -> None:
+    run = Run("eager", hosted()).steps(30)
+    assert "Attached" in kinds(run.grower)
+    assert "Recompiled" not in kinds(run.grower)
+
+
+def test_aot_autograd_sees_the_graft() -> None:
+    eager, run = Run("eager", hosted()).steps(20), Run("wrapped", hosted(), backend="aot_eager").steps(20)
+    assert "Attached" in kinds(run.grower)
+    assert run.losses == pytest.approx(eager.losses, rel=1e-3)
+    plain = Run("eager", hosted(), judge=Stern()).steps(20)
+    assert plain.losses[-1] != pytest.approx(eager.losses[-1], rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+def test_inductor_sees_the_graft_and_finds_it_in_its_cache_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    eager = Run("eager", hosted()).steps(20)
+    found = []
+    for _ in range(2):
+        torch._dynamo.reset()
+        counters.clear()
+        run = Run("wrapped", hosted(), backend="inductor").steps(20)
+        assert run.losses == pytest.approx(eager.losses, rel=1e-3)
+        assert "Recompiled" in kinds(run.grower)
+        found.append(
+            counters["inductor"]["fxgraph_cache_hit"] + counters["aot_autograd"]["autograd_cache_hit"]
+        )
+    assert found[0] == 0
+    assert found[1] >= 2
