@@ -22,9 +22,10 @@ from esper.controller.advised import Advised
 from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
 from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
-from esper.events import AnyEvent, Folded, RolledBack
+from esper.events import AnyEvent, Folded, Recompiled, RolledBack
 from esper.growth.agreed import Agreed
 from esper.growth.budget import Budget, Size
+from esper.growth.compilations import Compilations
 from esper.growth.enlarging import enlarge_layers
 from esper.growth.episodes import Places
 from esper.growth.host import Closure, Evaluate, Host, Losses, no_closure
@@ -154,6 +155,7 @@ class Grower:
         self._phase: Phase = Rest(self._work, setup.pace.start)
         self._folded = False
         self._loss, self._last_call = loss, LastCall(model)
+        self._compilations: Compilations | None = None
         self._listen()
         _growers.add(self)
 
@@ -219,6 +221,8 @@ class Grower:
                 "so once: Grower(..., loss=lambda output: output.loss)"
             )
         self._work.tally.step += 1
+        self._tell_compilations()
+        changes = len(self._work.record)
         with self._work.setup.training.ranks.together():
             self._stand_guard()
             self._work.closure = closure
@@ -226,6 +230,8 @@ class Grower:
             self._work.closure = no_closure  # it holds a batch
             if following is not None:
                 self._phase = begin(self._work, following)
+        if len(self._work.record) != changes:
+            self._compilations = Compilations()
         self._listen()
 
     def finish(self) -> nn.Module:
@@ -293,6 +299,16 @@ class Grower:
 
     def _repetition(self) -> Closure | None:
         return None if self._loss is None else self._last_call.take(self._loss)
+
+    def _tell_compilations(self) -> None:
+        """What torch has compiled since the network changed in the step before."""
+        seen, self._compilations = self._compilations, None
+        if seen is None:
+            return
+        seen.stop()
+        if seen.count:
+            step = self._work.tally.step
+            self._work.emit(Recompiled(step=step, num_graphs=seen.count, seconds=seen.seconds))
 
     def _listen(self) -> None:
         if self._phase.repeats and self._loss is not None:
