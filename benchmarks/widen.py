@@ -52,7 +52,7 @@ from esper.surgery.widening import widen, widenable
 
 RECIPES = (Recipe.of("widen", ratio=1.0), Recipe.of("widen", ratio=3.0))
 GROWN, CHANCE, SCRATCH = "grown by widening", "random fan-in", "its final sizes from scratch, equal FLOPs"
-ROUNDS = 400
+ROUNDS, WARM_UP = 400, 20
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def sizes(model: nn.Module) -> str:
     return "-".join(str(m.weight.shape[0]) for m in layers[:-1])
 
 
-def table(rows: list[Row]) -> Table:
+def table(rows: list[Row], *, rounds: int = ROUNDS) -> Table:
     """All arms, and the grown one against the best of its sweep, with a 95 % interval."""
     best, notes = [], []
     for name, case in CASES.items():
@@ -141,7 +141,7 @@ def table(rows: list[Row]) -> Table:
         title="Widening alone: grown sizes against a sweep of sizes, every net with the FLOPs of the grown run",
         columns=COLUMNS,
         cells=summary_cells(everything),
-        notes=notes + latency_notes(),
+        notes=notes + latency_notes(rounds),
         rows=[msgspec.to_builtins(row) for row in everything],
     )
 
@@ -165,21 +165,21 @@ def interval(first: dict[int, float], second: dict[int, float]) -> str:
     )
 
 
-def latency_notes() -> list[str]:
+def latency_notes(rounds: int) -> list[str]:
     """What a folded net costs against one that was written down with the same sizes."""
-    return [_against_hand_built(kind) for kind in ("MLP", "CNN")]
+    return [_against_hand_built(kind, rounds) for kind in ("MLP", "CNN")]
 
 
-def _against_hand_built(kind: str) -> str:
+def _against_hand_built(kind: str, rounds: int) -> str:
     folded, twin, x = _pair(kind)
     times: tuple[list[float], list[float]] = ([], [])
     with torch.no_grad():
-        for number in range(2 * ROUNDS):
+        for number in range(2 * (rounds + WARM_UP)):
             which = number % 2
             start = time.perf_counter()
             (folded, twin)[which](x)
             times[which].append(time.perf_counter() - start)
-    ratios = np.array(times[0][20:]) / np.array(times[1][20:])
+    ratios = np.array(times[0][WARM_UP:]) / np.array(times[1][WARM_UP:])
     low, high = np.percentile(ratios, [25, 75])
     memory = _bytes(folded) / _bytes(twin)
     return (
@@ -189,10 +189,10 @@ def _against_hand_built(kind: str) -> str:
 
 
 def _pair(kind: str) -> tuple[nn.Module, nn.Module, torch.Tensor]:
-    """A net that was widened by half and folded, one with the same sizes written by hand, and a batch."""
+    """A net that was made twice as wide and folded, one with the same sizes written by hand, and a batch."""
     starts: dict[str, tuple[Build, Build]] = {
-        "MLP": (partial(image_mlp, 128, 128), partial(image_mlp, 192, 192)),
-        "CNN": (partial(image_cnn, 16), partial(image_cnn, 24)),
+        "MLP": (partial(image_mlp, 128, 128), partial(image_mlp, 256, 256)),
+        "CNN": (partial(image_cnn, 16), partial(image_cnn, 32)),
     }
     start, by_hand = starts[kind]
     x, model = torch.randn(64, 1, 28, 28), start()
@@ -214,7 +214,7 @@ def _bytes(model: nn.Module) -> int:
 def jobs(given: Options) -> list[Job]:
     """One seed of one case each."""
     if given.quick:
-        return [Job("quick", partial(rows_of, "digits", given.data, Plan(20), 0))]
+        return [Job("quick", partial(rows_of, "digits", given.data, Plan(10), 0))]
     return [
         Job(f"{name}, seed {seed}", partial(rows_of, name, given.data, CASES[name].plan, seed))
         for seed in given.seeds
@@ -226,7 +226,7 @@ def main() -> None:
     """Run all arms and publish the table."""
     given = options("widen", "Growth by widening alone, against a sweep of sizes.")
     rows = run_jobs(jobs(given), num_workers=given.jobs)
-    publish(table(rows), command=given.command, stored=not given.quick)
+    publish(table(rows, rounds=5 if given.quick else ROUNDS), command=given.command, stored=not given.quick)
 
 
 if __name__ == "__main__":
