@@ -12,23 +12,21 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from esper.blueprints.birth import check_birth
-from esper.blueprints.catalogue import DEFAULT_RECIPES, fits
 from esper.controller.advised import Advised
 from esper.controller.judge import Judge
 from esper.controller.rules import Controller, Rules
-from esper.errors import CheckpointError, ClosureError, ConfigurationError, EvaluateError, RecipeError
+from esper.errors import CheckpointError, ClosureError, ConfigurationError
 from esper.events import AnyEvent, Folded, Recompiled, RolledBack
 from esper.growth.agreed import Agreed
 from esper.growth.budget import Budget, Size
 from esper.growth.compilations import Compilations
 from esper.growth.enlarging import enlarge_layers
 from esper.growth.episodes import Places
-from esper.growth.host import Closure, Evaluate, Host, Losses, no_closure
+from esper.growth.examination import check_recipes, check_types, explore
+from esper.growth.host import Closure, Evaluate, Host, no_closure
 from esper.growth.last_call import LastCall, LossOf
 from esper.growth.merging import merge_grafts
 from esper.growth.optimizers import check_optimizer
@@ -42,13 +40,10 @@ from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Prunable, Setup, Work
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
-from esper.surgery.blocks import find_blocks
-from esper.surgery.fold import fold, observe, obstacles
+from esper.surgery.fold import fold, observe
 from esper.surgery.graft import all_grafts
-from esper.surgery.isolation import isolated
 from esper.surgery.site import Site
-from esper.surgery.sites import SiteMap, discover
-from esper.surgery.trace import trace
+from esper.surgery.sites import SiteMap
 
 FORMAT = 1
 _growers: weakref.WeakSet[Grower] = weakref.WeakSet()
@@ -95,6 +90,8 @@ class Grower:
         SiteError: no module can be grown, or ``sites`` matches none.
     """
 
+    _compilations: Compilations | None = None
+
     def __init__(  # noqa: PLR0913 - the contract of DESIGN: everything after optimizer is keyword-only
         self,
         model: nn.Module,
@@ -115,7 +112,7 @@ class Grower:
         prune: Prunable = "grafts",
         seed: int = 0,
     ) -> None:
-        _check_types(evaluate, recipes, total_steps)
+        check_types(evaluate, recipes, total_steps)
         model, ranks = ranks_of(model)
         check_optimizer(optimizer, model)
         _check_alone(model, optimizer)
@@ -123,10 +120,9 @@ class Grower:
         training = Training(model, optimizer, companions, tuple(averaged), ranks)
         host = Host(training, evaluate)
         with ranks.together():
-            self._sites = _explore(host, judge)
-        _warn_of_weak_scores(host)
+            self._sites = explore(host, judge)
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
-        _check_recipes(recipes, chosen)
+        check_recipes(recipes, chosen)
         rules: Controller = controller if controller is not None else Rules()
         self._remembering = self._remember(memory, chosen) if memory is not None and ranks.leads else None
         if self._remembering is not None:
@@ -155,8 +151,6 @@ class Grower:
         self._phase: Phase = Rest(self._work, setup.pace.start)
         self._folded = False
         self._loss, self._last_call = loss, LastCall(model)
-        self._compilations: Compilations | None = None
-        self._listen()
         _growers.add(self)
 
     def __repr__(self) -> str:
@@ -395,63 +389,8 @@ def _rival(model: nn.Module, optimizer: Optimizer) -> str:
     return ""
 
 
-def _check_types(evaluate: object, recipes: Sequence[object] | None, total_steps: int | None) -> None:
-    if total_steps is not None and total_steps < 1:
-        raise ConfigurationError(f"total_steps must be at least 1, got {total_steps}")
-    if not callable(evaluate):
-        raise EvaluateError(
-            f"evaluate is a {type(evaluate).__name__}, not a function of the model: use esper.held_out(loader, loss)"
-        )
-    for recipe in recipes or ():
-        if not isinstance(recipe, Recipe):
-            raise RecipeError(f"{recipe!r} is not a recipe: write esper.Recipe.of({str(recipe)!r})")
-
-
-def _warn_of_weak_scores(host: Host) -> None:
-    if not host.differentiable:
-        warnings.warn(
-            "evaluate gives no gradients, so candidates are scored on training batches: weaker scores, same judge; "
-            "take evaluate out of no_grad, or use esper.held_out(loader, loss)",
-            stacklevel=3,
-        )
-
-
-def _explore(host: Host, judge: Judge) -> SiteMap:
-    """Trace one held-out batch, find the sites, and check what ``evaluate`` returns."""
-    with isolated(host.model, eval_mode=True):
-        seen = trace(host.model, partial(host.glimpse, host.model))
-    found = discover(seen)
-    _check_losses(host.examine(), judge)
-    blocked = obstacles(seen, (site for site in found.offers if site.is_span))
-    blocks = find_blocks(seen, (site for site in found.offers if site.is_span), blocked=blocked)
-    left = {name: reason for name, reason in blocked.items() if name not in blocks.found}
-    return (discover(seen, blocked=left) if left else found).with_blocks(blocks)
-
-
 def _features(site: Site) -> str:
     """A site without its lengths, which may differ from batch to batch."""
     source, target = site.source, site.target
     block = "" if site.block is None else f", {site.block}"
     return f"{site.name}: {source.kind} {source.width} to {target.kind} {target.width}{block}"
-
-
-def _check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> None:
-    """The house's own recipes have passed the check at birth in its tests, those of a user pass it here."""
-    places = {recipe: [s for s in sites if fits(recipe, s) is None] for recipe in recipes or ()}
-    if places and not any(places.values()):
-        raise RecipeError("none of the recipes fits any site: leave recipes out to have the catalogue's")
-    for recipe in set(places) - set(DEFAULT_RECIPES):
-        for site in {(s.source, s.target): s for s in places[recipe]}.values():
-            check_birth(recipe, site)
-
-
-def _check_losses(losses: Losses, judge: Judge) -> None:
-    if len(losses) < judge.min_examples:
-        raise EvaluateError(
-            f"{len(losses)} held-out examples are too few to judge by (at least {judge.min_examples}): hold out more, "
-            "or lower Judge(min_examples=...)"
-        )
-    if not bool(torch.isfinite(torch.from_numpy(losses)).all()):
-        raise EvaluateError(
-            "a held-out loss is not finite before growth begins: mend the model or the data first"
-        )
