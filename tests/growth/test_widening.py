@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from esper import Budget, Recipe
+from esper import Budget, Grower, Recipe, held_out
 from esper.events import Folded, Widened
 from esper.growth import checkpoint
 from esper.growth.joining import enlarge
@@ -237,6 +238,34 @@ def test_the_feed_forward_part_of_torch_s_encoder_widens_and_no_path_through_it_
     assert "Cut" not in kinds(loop.grower)
     assert shape_of(loop.model) == shape_of(fresh)
     assert loop.model.get_parameter("encoder.layers.1.linear1.weight").shape[0] > 16
+
+
+def test_a_layer_that_is_too_narrow_becomes_as_wide_as_the_task_needs() -> None:
+    """Rules and judge as they are; a teacher of eight units, a student of one."""
+    torch.manual_seed(0)
+    teacher = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1)).requires_grad_(False)
+    x, x_held = torch.randn(256, 4), torch.randn(512, 4)
+    y, y_held = 4 * teacher(x), 4 * teacher(x_held)
+    student = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 1))
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-2)
+    grower = Grower(
+        student,
+        optimizer,
+        evaluate=held_out([(x_held, y_held)], F.mse_loss),
+        total_steps=900,
+        recipes=(Recipe.of("widen", units=4),),
+    )
+    losses = []
+    for _ in range(900):
+        optimizer.zero_grad()
+        loss = F.mse_loss(student(x), y)
+        loss.backward()
+        optimizer.step()
+        grower.step(lambda: F.mse_loss(student(x), y))
+        losses.append(loss.item())
+    grower.finish()
+    assert student[0].out_features == student[2].in_features > 4
+    assert losses[-1] < 0.2 * losses[70]
 
 
 def test_an_optimizer_with_summed_rows_goes_on() -> None:
