@@ -13,7 +13,7 @@ import msgspec
 from benchmarks.arms import NOTHING, Plan, Row, grow, history_note, measured
 from benchmarks.command import Options, options
 from benchmarks.data import Task, Teacher, noise, planted
-from benchmarks.growers import by_rules_dense
+from benchmarks.growers import by_widening
 from benchmarks.networks import mlp
 from benchmarks.pool import Job, run_jobs
 from benchmarks.summary import by_arm
@@ -32,7 +32,7 @@ def task_and_sizes(kind: str, seed: int) -> tuple[Task, tuple[int, ...]]:
 def run_rows(kind: str, plan: Plan, seed: int) -> list[Row]:
     """One growing run; its note says what was kept."""
     task, sizes = task_and_sizes(kind, seed)
-    trained = grow(partial(mlp, sizes), task.split, plan, seed, growing=by_rules_dense)
+    trained = grow(partial(mlp, sizes), task.split, plan, seed, growing=by_widening)
     return [measured(kind, trained, task, seed, note=history_note(trained))]
 
 
