@@ -8,6 +8,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
+_ALONG_STREAMS = ("AddBackward", "ReluBackward", "NativeLayerNormBackward", "ToCopyBackward")
+
 # One output of one node of the graph: what a tensor is to autograd.
 Edge = tuple[Node, int]
 
@@ -49,6 +51,23 @@ def reachable_from(edges: Iterable[Edge]) -> set[Edge]:
         found |= fresh
         waiting += fresh
     return found
+
+
+def is_stream(targets: Iterable[Edge], sources: set[Edge]) -> bool:
+    """Whether one of ``targets`` is one of ``sources`` plus something, perhaps normalised or rectified since."""
+    waiting = [(edge, False) for edge in targets]
+    seen: set[tuple[Edge, bool]] = set()
+    while waiting:
+        (node, number), added = waiting.pop()
+        if ((node, number), added) in seen:
+            continue
+        seen.add(((node, number), added))
+        if added and (node, number) in sources:
+            return True
+        name = node.name().rstrip("0123456789")
+        if name in _ALONG_STREAMS:
+            waiting += [(edge, added or name == "AddBackward") for edge in _inputs(node)]
+    return False
 
 
 def leaves_among(edges: Iterable[Edge]) -> list[Tensor]:

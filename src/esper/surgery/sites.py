@@ -6,6 +6,7 @@ count as growable where a span crosses them. Sites are
 
 - ``beside`` every unit that is given a floating tensor and returns one;
 - ``after`` every unit, by default only where ``beside`` cannot be: at embeddings, mostly;
+- ``after`` every module that adds to a residual stream, a transformer's block for one: there a graft is one block more;
 - spans from each unit to the next one that its output flows into (only these open a bottleneck), and on request to
   the one after that.
 """
@@ -75,7 +76,8 @@ def discover(trace: Trace, *, blocked: Mapping[str, str] = NOTHING) -> SiteMap:
     beside = [unit.site for unit in placed if isinstance(unit.site, Site)]
     after = [unit.after for unit in placed if unit.after is not None]
     only_after = [site for site in after if site.exit not in {other.exit for other in beside}]
-    sites = _ordered(trace, [*beside, *only_after, *(_span_site(*span) for span in spans)])
+    deeper = _deeper(trace, {unit.name for unit in units})
+    sites = _ordered(trace, [*beside, *only_after, *deeper, *(_span_site(*span) for span in spans)])
     offers = _ordered(trace, {*sites, *after, *(_span_site(*span) for span in wide)})
     sites, offers = _without(sites, blocked), _without(offers, blocked)
     rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans, blocked)
@@ -117,6 +119,19 @@ def _units(trace: Trace, held: list[Holding]) -> list[_Unit]:
         source = whole or _agreed([_source(ports, call) for call in calls])
         target = whole or _refusal(trace, module, calls) or _agreed([_target(ports, call) for call in calls])
         found.append(_Unit(name, calls, source, target, is_scale(module, calls)))
+    return found
+
+
+def _deeper(trace: Trace, units: set[str]) -> list[Site]:
+    """The sites after modules, no units themselves, each call of which ends one block of a residual stream."""
+    ports, found = Ports(trace), []
+    for name, calls in trace.by_module.items():
+        module = trace.model.get_submodule(name)
+        if not name or name in units or not all(call.stream for call in calls):
+            continue
+        target = _refusal(trace, module, calls) or _agreed([_target(ports, call) for call in calls])
+        if not isinstance(target, str):
+            found.append(Site(exit=name, source=target, target=target, attachment="after"))
     return found
 
 

@@ -16,7 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from esper.surgery.dependence import Edge, ancestors_of, edges_of, leaves_among, reachable_from
+from esper.surgery.dependence import (
+    Edge,
+    ancestors_of,
+    edges_of,
+    is_stream,
+    leaves_among,
+    reachable_from,
+)
 from esper.surgery.graft import is_cut
 from esper.surgery.multiply_adds import MultiplyAdds
 from esper.surgery.structure import first_input, first_output
@@ -45,7 +52,8 @@ class Call:
     ``used`` says whether anything that the model returned depends on ``target``, ``idle`` that nothing does on any
     tensor in the output. Bit ``k`` of ``ancestors`` says that the output depends on that of call ``k``. ``macs`` are
     the multiply-adds of the whole batch, those of modules called meanwhile left out. ``caller`` is the call during
-    which this one began.
+    which this one began. ``stream`` says that ``target`` is ``source`` plus something, as at the end of a residual
+    block, and that no call during this one ended there already.
     """
 
     order: int
@@ -57,6 +65,7 @@ class Call:
     idle: bool
     macs: int
     caller: int | None
+    stream: bool = False
 
     def depends_on(self, other: Call) -> bool:
         """Whether the output of ``other`` flows into the output of this call."""
@@ -142,6 +151,8 @@ class _Record:
     caller: int | None = None
     earlier: int | None = None
     macs: int = 0
+    source_edges: set[Edge] = field(default_factory=set)
+    stream: bool = False
 
 
 class _Recorder:
@@ -161,6 +172,7 @@ class _Recorder:
         self._has_graph = torch.is_grad_enabled()
         self._macs_before = self._counted = self.counter.total
         self._returned: set[Edge] = set()
+        self._streams: set[Edge] = set()
 
     def before(self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """The call of a module begins."""
@@ -176,7 +188,8 @@ class _Recorder:
         self._attribute()
         caller = self._under_way[-1] if self._under_way else None
         self._under_way.append(len(self._records))
-        self._records.append(_Record(name, source, edges_of(_tensors_in((args, kwargs))), caller=caller))
+        given, read = edges_of(_tensors_in((args, kwargs))), edges_of([] if tensor is None else [tensor])
+        self._records.append(_Record(name, source, given, caller=caller, source_edges=read))
 
     def after(self, name: str, module: nn.Module, _: object, output: object) -> None:
         """The call of a module ends; the model's own call ends the run."""
@@ -191,6 +204,9 @@ class _Recorder:
         if tensor is not None:
             record.target = _facts(tensor, _named_items(output))
             record.target_edges = edges_of([tensor])
+            known = record.target_edges & self._streams
+            record.stream = not known and is_stream(record.target_edges, record.source_edges)
+            self._streams |= record.target_edges if record.stream else set()
         if not self._under_way:
             self._returned |= edges_of(_tensors_in(output))
         if module is self._model:
@@ -236,6 +252,7 @@ class _Recorder:
             idle=known and not record.outputs & used,
             macs=record.macs,
             caller=record.caller,
+            stream=record.stream,
         )
 
 
