@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from esper.errors import ClosureError, EvaluateError
+from esper.errors import ClosureError, ConfigurationError, EvaluateError
 from esper.growth.bystanders import Bystanders
 from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
@@ -133,7 +133,7 @@ class Host:
         )
         with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
             losses = next(iter(self._batches(self.model)))
-            found = torch.autograd.grad(losses.sum(), parameters, allow_unused=True)
+            found = gradients_of(losses.sum(), parameters)
         return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
 
     def gradients(self, closure: Closure, grafts: Sequence[Graft], *, exclusive: bool = False) -> float:
@@ -159,7 +159,7 @@ class Host:
             loss = scalar(closure())
             scale = self._training.scale
             scaled = loss if scale == 1.0 else loss * scale
-            gradients = torch.autograd.grad(scaled, parameters, allow_unused=True)
+            gradients = gradients_of(scaled, parameters)
         if all(gradient is None for gradient in gradients):
             raise ClosureError(
                 f"the closure's loss does not depend on {grafts[0].site.exit}: repeat the forward pass of the model "
@@ -201,13 +201,26 @@ class Host:
     def _backward(self, losses: Tensor) -> None:
         if losses.requires_grad:
             wanted = [p for p in self.model.parameters() if p.requires_grad]
-            torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
+            gradients_of(losses.sum(), wanted)
 
 
 def _are_parts(losses: Sequence[Losses]) -> bool:
     """Whether the ranks hold out different examples: the same ones have the same losses under the same model."""
     first = losses[0]
     return any(len(own) != len(first) or not np.allclose(own, first, rtol=1e-4, atol=1e-6) for own in losses)
+
+
+def gradients_of(value: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
+    """As ``torch.autograd.grad``. Raises ConfigurationError when a reentrant checkpoint is in the way."""
+    try:
+        return torch.autograd.grad(value, parameters, allow_unused=True)
+    except RuntimeError as error:
+        if "use_reentrant" not in str(error):
+            raise
+        raise ConfigurationError(
+            "the model checkpoints activations in the reentrant way, which lets nobody ask for gradients of chosen "
+            "parameters: checkpoint(..., use_reentrant=False) does"
+        ) from error
 
 
 def unscaled(gradients: Sequence[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:
