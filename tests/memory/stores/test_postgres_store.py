@@ -165,20 +165,29 @@ def test_a_migration_that_fails_leaves_nothing_behind_and_a_good_one_keeps_what_
         PostgresStore(postgres_url)
 
 
-def test_evidence_of_version_1_is_taken_over(postgres_url, monkeypatch):
+def test_evidence_and_words_of_version_1_are_taken_over(postgres_url, monkeypatch):
     scripts = migrations.scripts()
     monkeypatch.setattr(migrations, "scripts", lambda: scripts[:1])
     store = PostgresStore(postgres_url)
     store.episodes.add([episode(1)])
     store.connection.script(
         "UPDATE episode SET signatures = '\\x92'; INSERT INTO sighting SELECT -7, key, 1, 3, 0.7 FROM episode; "
-        "INSERT INTO sighting SELECT 8, key, 2, 2, 1 FROM episode"
+        "INSERT INTO sighting SELECT 8, key, 2, 2, 1 FROM episode; "
+        "INSERT INTO item (id, kind, namespace, task_type, domain, state, created, successes, failures, trust, "
+        "occurrences, touched, lesson) VALUES ('n', 'note', 'default', '', '', 'active', 1, 0, 0, 0, 0, 1, '\\x80'); "
+        "UPDATE item SET lesson = '\\x81a474657874a463616b65'; "
+        "INSERT INTO item_text SELECT key, setweight(to_tsvector('esper', 'two cakes'), 'A'), 2 FROM item; "
+        "UPDATE corpus SET num_items = 1, num_words = 2"
     )
     store.close()
     monkeypatch.undo()
     store = PostgresStore(postgres_url)
     assert store.sightings.in_episode("episode-0001") == [Sighting(-7, 1, 3, 0.7), Sighting(8, 2, 2, 1.0)]
     assert store.sightings.evidence(-7, 9)[0].reward == 0.7
+    assert [hit.item.lesson.text for hit in store.items.search(["cake"], Filter(), 9)] == ["cake"]
+    store.items.forget(["n"])
+    assert store.items.frequencies(["cake"]) == {"cake": 0}
+    assert store.connection.row("SELECT num_items, num_words FROM corpus") == (0, 0)
     store.episodes.forget(["episode-0001"])
     assert store.sightings.counts([-7, 8]) == {}
     store.close()

@@ -1,7 +1,8 @@
-"""The words of items in PostgreSQL's full text search, ranked by BM25. Does not know what an item says.
+"""The words of items in PostgreSQL, ranked by BM25. Does not know what an item says.
 
-PostgreSQL's own ranks know nothing of how rare a word is: they only choose, weighted by it, for which items BM25 is
-worked out. Words are cut and stemmed as the FTS5 index does it, so that both stores find the same.
+Full text search of PostgreSQL cuts and stems the words, as the FTS5 index does it, so that both stores find the same;
+its own ranks know nothing of how rare a word is, and looking into every text that holds a common word takes tens of
+milliseconds: so where a word stands, and how often, is kept in a table of our own.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Final
+
+import msgspec
 
 from esper.memory.recall.ranking import WEIGHTS
 from esper.memory.recall.words import tokens
@@ -18,46 +21,41 @@ from esper.memory.stores.store import Filter, SearchText
 
 MAX_FIELD: Final = 50_000
 """Of a longer field the first so many characters can be searched: a ``tsvector`` holds a mebibyte."""
-_AHEAD: Final = 200
+_AHEAD: Final = 4
 _VECTOR: Final = " || ".join(f"setweight(to_tsvector('esper', ?), '{letter}')" for letter in "ABCD")
-_ADD: Final = f"INSERT INTO item_text (item, words, length) VALUES (?, {_VECTOR}, ?)"
+_TIMES: Final = ", ".join(f"cardinality(array_positions(weights, '{letter}'))" for letter in "ABCD")
+_ADD: Final = f"INSERT INTO posting SELECT lexeme, ?, {_TIMES} FROM unnest({_VECTOR})"
+_ADD_LENGTH: Final = "INSERT INTO item_text (item, length) VALUES (?, ?)"
 _GROW: Final = "UPDATE corpus SET num_items = num_items + ?, num_words = num_words + ?"
-_FIELDS: Final = (WEIGHTS.nearby, WEIGHTS.detail, WEIGHTS.context, WEIGHTS.title)
-_WEIGHTS: Final = f"'{{{', '.join(str(weight / max(_FIELDS)) for weight in _FIELDS)}}}'::float4[]"
-_WEIGHT: Final = (
-    f"CASE letter WHEN 'A' THEN {WEIGHTS.title} WHEN 'B' THEN {WEIGHTS.context} "
-    f"WHEN 'C' THEN {WEIGHTS.detail} ELSE {WEIGHTS.nearby} END"
+_WEIGHED: Final = " + ".join(
+    f"{weight}::float8 * posting.{name}" for name, weight in msgspec.structs.asdict(WEIGHTS).items()
 )
-_BEST: Final = f"""
+_ALL: Final = f"""
 WITH asked AS MATERIALIZED (
-    SELECT lexeme, quote_literal(lexeme)::tsquery AS query
-    FROM unnest(tsvector_to_array(to_tsvector('esper', ?))) AS lexeme
-), found AS MATERIALIZED (
-    SELECT item, words, length / (SELECT num_words / num_items::float8 FROM corpus) AS share
-    FROM item_text WHERE words @@ (SELECT string_agg(query::text, ' | ')::tsquery FROM asked)
+    SELECT lexeme FROM unnest(tsvector_to_array(to_tsvector('esper', ?))) AS lexeme
 ), telling AS MATERIALIZED (
-    SELECT lexeme, query, greatest(ln((num_items - n + 0.5) / (n + 0.5)::float8), 1e-6) AS rarity
-    FROM corpus, (SELECT lexeme, query, (SELECT count(*) FROM found WHERE words @@ query) AS n FROM asked) AS counted
-), chosen AS MATERIALIZED (
-    SELECT item.key AS chosen, words, share FROM found JOIN item ON item.key = found.item WHERE {{where}}
-    ORDER BY (SELECT sum(rarity * ts_rank({_WEIGHTS}, words, query)) FROM telling) / (1 + share) DESC, item DESC
-    LIMIT ?
-), counted AS (
-    SELECT chosen, share, lexeme, (SELECT sum({_WEIGHT}) FROM unnest(weights) AS letter)::float8 AS f
-    FROM chosen, unnest(words) WHERE lexeme IN (SELECT lexeme FROM asked)
-), scored AS (
-    SELECT chosen, sum(rarity * f * 2.2 / (f + 1.2 * (0.25 + 0.75 * share))) AS relevance
-    FROM counted JOIN telling USING (lexeme) GROUP BY chosen
+    SELECT lexeme, num_words / nullif(num_items, 0)::float8 AS usual,
+        greatest(ln((num_items - n + 0.5) / (n + 0.5)::float8), 1e-6) AS rarity
+    FROM corpus, (SELECT lexeme, (SELECT count(*) FROM posting WHERE term = lexeme) AS n FROM asked) AS counted
+), found AS (
+    SELECT posting.item, rarity, {_WEIGHED} AS f, length / usual AS share
+    FROM telling JOIN posting ON term = lexeme JOIN item_text ON item_text.item = posting.item
 )
-SELECT {{columns}}, relevance FROM scored JOIN item ON item.key = chosen ORDER BY relevance DESC, item.key DESC LIMIT ?
+SELECT item AS chosen, sum(rarity * f * 2.2 / (f + 1.2 * (0.25 + 0.75 * share))) AS relevance
+FROM found GROUP BY item
 """
-_COUNT: Final = (
-    "SELECT term, (SELECT count(*) FROM item_text WHERE words @@ plainto_tsquery('esper', plain)) "
-    "FROM unnest(?::text[], ?::text[]) AS asked (term, plain)"
+_BEST: Final = f"{_ALL} ORDER BY relevance DESC, chosen DESC LIMIT ?"
+_LEXEMES: Final = (
+    "SELECT plain, tsvector_to_array(to_tsvector('esper', plain)) AS lexemes FROM unnest(?::text[]) AS plain"
 )
+_HOLDING: Final = (
+    "SELECT count(*) FROM (SELECT FROM posting WHERE term = ANY (lexemes) GROUP BY item "
+    "HAVING count(*) = cardinality(lexemes)) AS holding"
+)
+_COUNT: Final = f"SELECT plain, ({_HOLDING}) FROM ({_LEXEMES}) AS asked"
 _HELD: Final = (
-    "SELECT count(*) FROM unnest(?::text[]) AS asked (plain), item_text JOIN item ON item.key = item_text.item "
-    "WHERE item.id = ? AND words @@ plainto_tsquery('esper', plain)"
+    f"SELECT count(*) FROM ({_LEXEMES}) AS asked WHERE lexemes <> '{{}}' AND (SELECT count(*) FROM posting "
+    "WHERE item = ? AND term = ANY (lexemes)) = cardinality(lexemes)"
 )
 
 
@@ -72,7 +70,8 @@ class PostgresWords:
         fields = [_plain(field) for field in (text.title, text.context, text.detail, text.nearby)]
         length = sum(len(field.split()) for field in fields)
         with self._connection.transaction():
-            self._connection.write(_ADD, (key, *fields, length))
+            self._connection.write(_ADD, (key, *fields))
+            self._connection.write(_ADD_LENGTH, (key, length))
             self._connection.write(_GROW, (1, length))
 
     def replace(self, key: int, text: SearchText) -> None:
@@ -87,23 +86,40 @@ class PostgresWords:
 
     def _remove(self, where: str, values: Sequence[int | str]) -> None:
         with self._connection.transaction():
+            self._connection.write(f"DELETE FROM posting WHERE {where}", values)
             gone = self._connection.rows(f"DELETE FROM item_text WHERE {where} RETURNING length", values)
             self._connection.write(_GROW, (-len(gone), -sum(row[0] for row in gone)))
 
     def frequencies(self, terms: Sequence[str]) -> Mapping[str, int]:
         """In how many items each term stands."""
-        return dict(self._connection.rows(_COUNT, (list(terms), [_plain(term) for term in terms])))
+        plain = {term: _plain(term) for term in terms}
+        counts: dict[str, int] = dict(self._connection.rows(_COUNT, (list(dict.fromkeys(plain.values())),)))
+        return {term: counts[word] for term, word in plain.items()}
 
     def num_held(self, id: str, terms: Sequence[str]) -> int:
         """How many of these terms stand in an item."""
-        row = self._connection.row(_HELD, ([_plain(term) for term in terms], id))
-        return int(row[0]) if row else 0
+        row = self._connection.row("SELECT key FROM item WHERE id = ?", (id,))
+        if row is None:
+            return 0
+        told = self._connection.row(_HELD, ([_plain(term) for term in terms], row[0]))
+        return int(told[0]) if told else 0
 
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """The best items by BM25."""
         where, values = conditions(filter, time="created", subject="item.id")
-        sql = _BEST.replace("{where}", where).replace("{columns}", columns)
-        return self._connection.rows(sql, (_plain(" ".join(terms)), *values, max(_AHEAD, 4 * limit), limit))
+        words = _plain(" ".join(terms))
+        rows = self._connection.rows(_search(columns, _BEST, where), (words, _AHEAD * limit, *values, limit))
+        if len(rows) == limit:
+            return rows
+        # the filter took so many of the best that those behind them count, too
+        return self._connection.rows(_search(columns, _ALL, where), (words, *values, limit))
+
+
+def _search(columns: str, found: str, where: str) -> str:
+    return (
+        f"SELECT {columns}, relevance FROM ({found}) AS best JOIN item ON item.key = chosen WHERE {where} "
+        "ORDER BY relevance DESC, item.key DESC LIMIT ?"
+    )
 
 
 def _plain(text: str) -> str:
