@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from esper.controller.judge import Judge
+from esper.controller.judge import Judge, Stake
 from esper.errors import ConfigurationError, EvaluateError
 
 Losses = NDArray[np.float64]
@@ -228,6 +228,53 @@ def test_a_level_for_one_test_would_not_do_for_many() -> None:
     assert false_runs(Judge(alpha=0.1, tests=1, price=0.0), "normal", runs=200, looks=20) > 0.5
 
 
+stakes = st.builds(Stake, spent=st.floats(0.0, 0.02), sessions=st.integers(1, 4))
+
+
+@given(pairs(), stakes, st.integers(1, 9))
+def test_a_part_goes_when_a_paired_t_test_finds_the_loss_to_rise_by_less_than_what_is_left_of_the_margin(
+    pair: tuple[Losses, Losses], stake: Stake, looks: int
+) -> None:
+    host, without = pair
+    judge = Judge(cut_alpha=0.1, margin=0.5)
+    verdict = judge.prune(host, without, stake=stake, looks=looks)
+    margin = (0.5 * host.std() - stake.spent) / stake.sessions
+    test = stats.ttest_rel(without - max(margin, 0.0), host, alternative="less")
+    assert verdict.accepted == (test.pvalue < 0.1 / looks)
+    assert verdict.price == pytest.approx(-max(margin, 0.0))
+    assert verdict.gain == pytest.approx((host - without).mean())
+
+
+def test_what_changes_no_loss_goes_with_any_margin_and_any_number_of_examples() -> None:
+    host = losses(0, 5)
+    assert Judge(margin=0.0).prune(host, host.copy()).accepted
+    assert Judge(margin=0.0).prune(host, host.copy(), stake=Stake(spent=1.0)).accepted
+    assert not Judge(margin=0.0).prune(np.append(host, np.inf), np.append(host, np.inf)).accepted
+
+
+def test_too_few_examples_prove_no_equivalence() -> None:
+    generator = np.random.default_rng(0)
+    host = losses(1, 4_000)
+    without = host + 0.1 * generator.normal(size=4_000)
+    few = Judge(margin=0.02).prune(host[:40], without[:40])
+    assert not few.accepted
+    assert "could be more than the margin" in few.reason
+    many = Judge(margin=0.02).prune(host, without)
+    assert many.accepted
+    assert "at most the margin" in many.reason
+
+
+@pytest.mark.parametrize("looks", [1, 8])
+def test_what_costs_the_whole_margin_seldom_goes_however_often_it_is_looked_at(looks: int) -> None:
+    judge, generator, wrong = Judge(cut_alpha=0.1, margin=0.05), np.random.default_rng(0), 0
+    for run in range(400):
+        host = losses(run, 200)
+        noise = generator.normal(size=(looks, 200)).cumsum(axis=0)
+        without = host + 0.05 * host.std() + 0.1 * noise
+        wrong += any(judge.prune(host, own, looks=looks).accepted for own in without)
+    assert wrong / 400 < 0.1 + 3 * math.sqrt(0.1 * 0.9 / 400)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -237,6 +284,7 @@ def test_a_level_for_one_test_would_not_do_for_many() -> None:
         {"cut_alpha": 1.5},
         {"tests": 0},
         {"price": -0.1},
+        {"margin": -0.1},
         {"min_examples": 1},
     ],
     ids=str,
@@ -247,4 +295,4 @@ def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
 
 
 def test_settings_at_their_limits_are_taken() -> None:
-    Judge(tests=1, price=0.0, min_examples=2)
+    Judge(tests=1, price=0.0, margin=0.0, min_examples=2)
