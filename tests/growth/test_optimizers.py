@@ -45,11 +45,35 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
     "rprop": lambda p: optim.Rprop(p, lr=1e-3),
 }
 
+
+def in_turn(optimizer: Optimizer) -> Any:
+    """A warm-up, then a decay."""
+    parts = [lr_scheduler.ConstantLR(optimizer, 0.1, 5), lr_scheduler.ExponentialLR(optimizer, 0.95)]
+    return lr_scheduler.SequentialLR(optimizer, parts, milestones=[8])
+
+
+def chained(optimizer: Optimizer) -> Any:
+    """Two at once."""
+    parts = [lr_scheduler.ConstantLR(optimizer, 0.1, 5), lr_scheduler.ExponentialLR(optimizer, 0.95)]
+    return lr_scheduler.ChainedScheduler(parts, optimizer=optimizer)
+
+
 SCHEDULERS: dict[str, Callable[[Optimizer], Any]] = {
-    "lambda": lambda o: lr_scheduler.LambdaLR(o, lambda step: 0.95**step),
-    "one_cycle": lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.05, total_steps=60),
-    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 60),
-    "plateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=1, factor=0.7),
+    "LambdaLR": lambda o: lr_scheduler.LambdaLR(o, lambda step: 0.95**step),
+    "MultiplicativeLR": lambda o: lr_scheduler.MultiplicativeLR(o, lambda step: 0.95 + 0.01 * (step % 2)),
+    "StepLR": lambda o: lr_scheduler.StepLR(o, 7),
+    "MultiStepLR": lambda o: lr_scheduler.MultiStepLR(o, [5, 18, 30]),
+    "ConstantLR": lambda o: lr_scheduler.ConstantLR(o, 0.1, 20),
+    "LinearLR": lambda o: lr_scheduler.LinearLR(o, 0.1, total_iters=30),
+    "ExponentialLR": lambda o: lr_scheduler.ExponentialLR(o, 0.95),
+    "SequentialLR": in_turn,
+    "CosineAnnealingLR": lambda o: lr_scheduler.CosineAnnealingLR(o, 60),
+    "ChainedScheduler": chained,
+    "ReduceLROnPlateau": lambda o: lr_scheduler.ReduceLROnPlateau(o, patience=1, factor=0.7),
+    "CyclicLR": lambda o: lr_scheduler.CyclicLR(o, 1e-3, 1e-2, step_size_up=6),
+    "CosineAnnealingWarmRestarts": lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, 9),
+    "OneCycleLR": lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.05, total_steps=60),
+    "PolynomialLR": lambda o: lr_scheduler.PolynomialLR(o, 50),
 }
 
 
@@ -96,6 +120,10 @@ def assert_states_arrived(loop: Loop) -> None:
         assert any(own is s for s in loop.optimizer.state.values()) == bool(own)
 
 
+def test_the_schedulers_are_all_that_torch_has() -> None:
+    assert set(SCHEDULERS) == set(lr_scheduler.__all__) - {"LRScheduler"}
+
+
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_schedulers_go_on_after_an_attachment(name: str) -> None:
     def rates(loop: Loop) -> list[list[float]]:
@@ -107,7 +135,7 @@ def test_schedulers_go_on_after_an_attachment(name: str) -> None:
     found = rates(loop)
     at = next(event.step for event in grower.history if isinstance(event, Attached))
     assert found[:at] == expected[:at]
-    if name == "plateau":  # it follows the losses, which are others now
+    if name == "ReduceLROnPlateau":  # it follows the losses, which are others now
         assert found[-1] <= found[at]
     else:
         assert found == expected

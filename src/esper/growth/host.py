@@ -18,11 +18,17 @@ from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
 from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
+from esper.surgery.dependence import edges_of, reachable_from
 from esper.surgery.eager import eager
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
 from esper.surgery.site import Site
 from esper.surgery.trace import trace
+
+REENTRANT = (
+    "the model checkpoints activations in the reentrant way, which lets nobody ask for gradients of chosen parameters: "
+    "checkpoint(..., use_reentrant=False) does"
+)
 
 Closure = Callable[[], Tensor]
 Evaluate = Callable[[nn.Module], Tensor]
@@ -161,6 +167,10 @@ class Host:
             scaled = loss if scale == 1.0 else loss * scale
             gradients = gradients_of(scaled, parameters)
         if all(gradient is None for gradient in gradients):
+            if any(
+                node.name() == "CheckpointFunctionBackward" for node, _ in reachable_from(edges_of([loss]))
+            ):
+                raise ConfigurationError(REENTRANT)
             raise ClosureError(
                 f"the closure's loss does not depend on {grafts[0].site.exit}: repeat the forward pass of the model "
                 "that is grown, lambda: loss_fn(model(inputs), targets)"
@@ -217,10 +227,7 @@ def gradients_of(value: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Ten
     except RuntimeError as error:
         if "use_reentrant" not in str(error):
             raise
-        raise ConfigurationError(
-            "the model checkpoints activations in the reentrant way, which lets nobody ask for gradients of chosen "
-            "parameters: checkpoint(..., use_reentrant=False) does"
-        ) from error
+        raise ConfigurationError(REENTRANT) from error
 
 
 def unscaled(gradients: Sequence[Tensor | None], scale: float) -> tuple[Tensor | None, ...]:
