@@ -25,6 +25,7 @@ from benchmarks.memory.latency_measures import (
     completed,
     durable,
     got,
+    hit_rate,
     plain_sqlite,
     recalled,
     recalled_by_meaning,
@@ -143,6 +144,15 @@ def notes(lines: Sequence[Line], name: str) -> list[str]:
     ]
 
 
+def cache_notes() -> list[str]:
+    """How many of common questions the query cache answers, by how often something new is learned."""
+    return [
+        f"query cache: {100 * hit_rate(every):.0f} % of 2,000 recalls (200 questions, the nth 1/n as often), "
+        f"where an episode ends after every {every} of them"
+        for every in (5, 20, 100)
+    ]
+
+
 def crowded(load: float) -> str:
     """How busy the machine was with other things: quantiles above the median hold their share of it."""
     return f"load average before the run {load:.1f} on {os.cpu_count()} cores"
@@ -162,7 +172,7 @@ def main() -> None:
         title="What the memory costs",
         columns=COLUMNS,
         cells=[one.cells() for one in lines],
-        notes=[*notes(lines, "memory_latency"), crowded(load)],
+        notes=[*notes(lines, "memory_latency"), *cache_notes(), crowded(load)],
         rows=[msgspec.structs.asdict(one) for one in lines],
     )
     publish(made, command="python -m benchmarks.memory.latency --publish", stored=given.publish)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Iterable
 from itertools import count
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 import apsw
 
-from benchmarks.memory.generated import ended, question, recorded, told
+from benchmarks.memory.generated import ended, fill, question, recorded, told
 from esper.memory import Memory
 from esper.memory.journal import Options
 from esper.memory.recall.static_table import StaticTable
@@ -129,6 +130,22 @@ def cached(path: Path) -> Taken:
     with Memory(path) as memory:
         memory.recall(question(0))
         return timed(lambda: memory.recall(question(0)) for _ in range(1_000))
+
+
+def hit_rate(every: int) -> float:
+    """The share of 2,000 recalls that the query cache answered, where an episode ends after ``every`` recalls.
+
+    200 questions are asked, the nth 1/n as often as the first.
+    """
+    dice = random.Random(every)
+    often = [1 / place for place in range(1, 201)]
+    with Memory(":memory:", options=Options(max_batch=512, flush_interval=NEVER)) as memory:
+        fill(memory, range(200))
+        for number, place in enumerate(dice.choices(range(200), often, k=2_000)):
+            memory.recall(question(place))
+            if number % every == every - 1:
+                fill(memory, range(1_000 + number, 1_001 + number))
+        return memory.cache_report().hit_rate
 
 
 def got(path: Path) -> Taken:
