@@ -667,3 +667,32 @@ def test_torchs_encoder_computes_the_same_on_its_fast_path_while_grown_and_when_
         encoder = copy.deepcopy(encoder)
         torch.testing.assert_close(scores(), slow)
     torch.testing.assert_close(scores(), slow)
+
+
+class LooksAcross(nn.Module):
+    """Looks at the weight of a layer: on its way to it, and on a way around it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 3)
+        self.around = nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        straight = self.second(torch.relu(self.first(x)).to(self.second.weight.dtype))
+        return self.last(straight + self.around(x.to(self.second.weight.dtype)))
+
+
+@pytest.mark.parametrize("around", [False, True], ids=["on_its_way", "around_it"])
+def test_a_layer_that_is_cut_stays_where_something_else_still_looks_at_its_weight(around: bool) -> None:
+    model, x = LooksAcross(), normal(5, 4)
+    if not around:
+        model.around = nn.Identity()
+        model.first, model.second, model.last = nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 3)
+    width = model.second.out_features
+    site = Site(exit="second", source=Port("vector", (4,)), target=Port("vector", (width,)), entry="first")
+    attach(model, awake(site))
+    cut(model, "second")
+    before = model(x)
+    fold(model, observe(model, lambda: model(x)))
+    assert_same([model(x)], [before])
+    assert traces_of_ours(model) == []

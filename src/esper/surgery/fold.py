@@ -319,7 +319,7 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[s
     ends = [name for span in spans for graft in span.grafts for name in (graft.site.entry, span.exit)]
     graph = graph_of(module, [relative(name, parent) for name in ends])
     called, read = _called(graph), _read_by(graph)
-    effects = {node for node in graph.nodes if not node.users}
+    effects = {node for node in graph.nodes if not node.users and node.op != "get_attr"}
     for span in spans:
         _write(graph, span, parent, forms)
     grown = fx.GraphModule(module, graph, type(module).__name__)
@@ -328,12 +328,14 @@ def _rewrite(module: nn.Module, parent: str, spans: list[_End], forms: Mapping[s
         grown.recompile()
     follow(grown, module)
     vars(module)["forward"] = grown.forward
-    left = _called(grown.graph)
+    left, still_read = _called(grown.graph), _read_by(grown.graph)
     for name in called - left:
+        if any(other.startswith(f"{name}.") for other in still_read):
+            continue
         _remove(
             module, name, {o[len(name) + 1 :].partition(".")[0] for o in left if o.startswith(f"{name}.")}
         )
-    for name in read - _read_by(grown.graph):
+    for name in read - still_read:
         _forget(module, name)
 
 

@@ -38,8 +38,8 @@ class SiteMap:
     ``params`` and ``macs`` are the host's: parameters, and multiply-adds per example. ``runs`` says how many
     times per example a graft at a site runs: more than once where its module is called repeatedly, or on batches
     with other dimensions folded in. ``droppable`` modules return one tensor and
-    nothing else, so that grafts can take the place of all that they do. ``offers`` also holds the sites that are grown
-    on request only: a graft ``after`` each module. Iterating gives the rows.
+    nothing else, and nobody else reads their weights, so that grafts can take the place of all that they do. ``offers``
+    also holds the sites that are grown on request only: a graft ``after`` each module. Iterating gives the rows.
     """
 
     rows: tuple[SiteRow, ...]

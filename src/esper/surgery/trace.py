@@ -26,6 +26,7 @@ from esper.surgery.dependence import (
 )
 from esper.surgery.graft import is_cut
 from esper.surgery.multiply_adds import MultiplyAdds
+from esper.surgery.readers import Readers, watched
 from esper.surgery.structure import first_input, first_output
 
 RECURRENT_OR_ATTENTION = (nn.RNNBase, nn.MultiheadAttention)
@@ -79,7 +80,8 @@ class Trace:
     ``batch_size`` is that of the first recurrent or attention layer (which know their batch dimension), else
     the first dimension of the first tensor given to the model; ``macs`` are multiply-adds per example of such
     a batch. ``has_graph`` is false when the pass ran without gradients: then every call counts as depending
-    on all that ended before it, and as used. ``read`` names the parameters that something depends on.
+    on all that ended before it, and as used. ``read`` names the parameters that something depends on, ``exposed``
+    the modules of which a parameter was read, if only for its dtype, while they were not at work.
     """
 
     model: nn.Module
@@ -88,6 +90,7 @@ class Trace:
     macs: int
     has_graph: bool
     read: frozenset[str]
+    exposed: frozenset[str]
 
     def within(self, outer: str, inner: str) -> bool:
         """Whether every call of module ``inner`` was made, directly or not, by module ``outer``."""
@@ -126,8 +129,12 @@ def trace(model: nn.Module, run: Callable[[], object]) -> Trace:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(suppress(_PassEnded))
         stack.enter_context(recorder.counter)
+        stack.enter_context(watched(model, recorder.readers.read))
         for name, module in model.named_modules():
             before, after = partial(recorder.before, name), partial(recorder.after, name)
+            begin = partial(recorder.readers.begin, name)
+            # Before hooks of the module's own, which are its work.
+            stack.callback(module.register_forward_pre_hook(begin, prepend=True).remove)
             stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
             stack.callback(module.register_forward_hook(after).remove)
         run()
@@ -160,6 +167,7 @@ class _Recorder:
 
     def __init__(self, model: nn.Module) -> None:
         self.counter = MultiplyAdds()
+        self.readers = Readers()
         self._model = model
         self._begin()
 
@@ -193,6 +201,7 @@ class _Recorder:
 
     def after(self, name: str, module: nn.Module, _: object, output: object) -> None:
         """The call of a module ends; the model's own call ends the run."""
+        self.readers.end(name)
         self._attribute()
         order = self._under_way.pop()
         while self._records[order].module != name:  # calls that ended by an exception which the model caught
@@ -226,6 +235,7 @@ class _Recorder:
             macs=(self.counter.total - self._macs_before) // batch_size,
             has_graph=self._has_graph,
             read=frozenset(name for name, p in self._model.named_parameters() if id(p) in read),
+            exposed=frozenset(self.readers.exposed),
         )
 
     def _attribute(self) -> None:
