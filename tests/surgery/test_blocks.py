@@ -164,6 +164,11 @@ def over_units(net: Net, x: Tensor) -> Tensor:
     return net.fc2(torch.softmax(net.fc1(x), 1))
 
 
+def weighted(net: Net, x: Tensor) -> Tensor:
+    y = net.fc1(x)
+    return net.fc2(torch.add(y, y, alpha=2))
+
+
 def scaled(net: Net, x: Tensor) -> Tensor:
     return net.fc2(net.fc1(x) * net.extra[0].weight[0])
 
@@ -192,6 +197,7 @@ REFUSED: list[tuple[Callable[..., object], tuple[nn.Module, ...], str]] = [
     (joined, (), "the operation cat is not known to treat each unit alone"),
     (averaged, (), "takes one number of all units"),
     (over_units, (), "the operation softmax is not known to treat each unit alone"),
+    (weighted, (), "the operation add has options"),
     (scaled, (nn.Linear(8, 8),), "fc2 reads something that no layer with units makes"),
     (reshaped, (), "puts the units into another shape"),
     (in_place, (), "the operation relu_ also reads fc1 (Linear)"),

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from torch import fx
 
 from esper.surgery.block import Plain
-from esper.surgery.per_unit import name_of
+from esper.surgery.per_unit import is_operator, name_of
 
 Node = fx.Node
 
@@ -46,6 +46,8 @@ def spelled(node: Node) -> Call | str:
     options: dict[str, Any] = {
         key: value for key, value in node.kwargs.items() if key not in ("inplace", "return_indices")
     }
+    if is_operator(name) and options:
+        return "has options"
     return _plain(Call(name, args, tuple(sorted(options.items()))))
 
 

@@ -33,32 +33,13 @@ class Layout(NamedTuple):
         return dim % self.ndim
 
 
-ACTIVATIONS = (
-    *(
-        "ReLU",
-        "ReLU6",
-        "LeakyReLU",
-        "ELU",
-        "SELU",
-        "CELU",
-        "GELU",
-        "SiLU",
-        "Mish",
-        "Sigmoid",
-        "Tanh",
-        "Softplus",
-    ),
-    *(
-        "Softsign",
-        "Hardtanh",
-        "Hardswish",
-        "Hardsigmoid",
-        "Hardshrink",
-        "Softshrink",
-        "Tanhshrink",
-        "LogSigmoid",
-    ),
-    *("Threshold", "Identity", "Dropout"),
+def _listed(*lines: str) -> tuple[str, ...]:
+    return tuple(name for line in lines for name in line.split())
+
+
+ACTIVATIONS = _listed(
+    "ReLU ReLU6 LeakyReLU ELU SELU CELU GELU SiLU Mish Sigmoid Tanh Softplus Softsign Hardtanh Hardswish",
+    "Hardsigmoid Hardshrink Softshrink Tanhshrink LogSigmoid Threshold Identity Dropout",
 )
 POOLS = {"1d": 3, "2d": 4}
 NORMS = ("BatchNorm1d", "BatchNorm2d", "InstanceNorm1d", "InstanceNorm2d", "GroupNorm", "PReLU")
@@ -70,34 +51,13 @@ _POOLING = tuple(
 _OF_SIZE = ("num_features", "num_channels", "num_parameters", "in_channels", "out_channels", "groups")
 _LEFT_OUT = (*_OF_SIZE, "inplace", "init", "device", "dtype")
 
-_POINTWISE = (
-    *(
-        "relu",
-        "relu6",
-        "leaky_relu",
-        "elu",
-        "selu",
-        "celu",
-        "gelu",
-        "silu",
-        "mish",
-        "sigmoid",
-        "tanh",
-        "softplus",
-    ),
-    *(
-        "softsign",
-        "hardtanh",
-        "hardswish",
-        "hardsigmoid",
-        "hardshrink",
-        "softshrink",
-        "tanhshrink",
-        "logsigmoid",
-    ),
-    *("threshold", "neg", "exp", "abs", "square", "erf", "clamp", "sin", "cos", "contiguous", "sqrt"),
+_POINTWISE = _listed(
+    "relu relu6 leaky_relu elu selu celu gelu silu mish sigmoid tanh softplus softsign hardtanh hardswish",
+    "hardsigmoid hardshrink softshrink tanhshrink logsigmoid threshold neg exp abs square erf clamp sin cos",
+    "sqrt contiguous",
 )
 _OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "div": "truediv", "truediv": "truediv", "pow": "pow"}
+_SHAPING = _listed("flatten view reshape getitem select dropout")
 _OVER_POSITIONS = ("mean", "sum", "amax", "amin")
 _FUNCTION_POOLS = tuple(
     f"{name}{dims}"
@@ -106,9 +66,14 @@ _FUNCTION_POOLS = tuple(
 )
 
 
+def is_operator(name: str) -> bool:
+    """Whether it is an arithmetic operator, which takes no options."""
+    return name in _OPERATORS.values()
+
+
 def function(name: str) -> Callable[..., Any]:
     """What a name in a block stands for."""
-    if name in _OPERATORS.values() or name == "getitem":
+    if is_operator(name) or name == "getitem":
         found = vars(operator)[name]
     else:
         found = vars(F).get(name) or vars(torch).get(name) or vars(torch.Tensor)[name]
@@ -127,17 +92,7 @@ def name_of(target: Callable[..., Any] | str) -> str | None:
 
 
 def _known(name: str) -> str | None:
-    others = (
-        *_POINTWISE,
-        *_OVER_POSITIONS,
-        *_FUNCTION_POOLS,
-        "flatten",
-        "view",
-        "reshape",
-        "getitem",
-        "select",
-        "dropout",
-    )
+    others = (*_POINTWISE, *_OVER_POSITIONS, *_FUNCTION_POOLS, *_SHAPING)
     return _OPERATORS.get(name) or (name if name in others else None)
 
 
@@ -198,7 +153,7 @@ def after_function(
     name: str, args: tuple[Plain, ...], options: dict[str, Plain], layout: Layout
 ) -> Layout | str:
     """Where the units lie after a function of one tensor, given its other arguments."""
-    if name in _POINTWISE or name in _OPERATORS.values():
+    if name in _POINTWISE or is_operator(name):
         return layout
     if name == "flatten":
         given = (
