@@ -47,7 +47,7 @@ WIDTH = 64
 MARGINS = (0.01, 0.05)
 NUM_COLUMNS = 6
 """Without FLOPs, which are not counted here, and seconds."""
-PLANS = {"digits": Plan(steps=1_500), "mnist1d": Plan(steps=3_000)}
+PLANS = {"digits": Plan(steps=1_000), "mnist1d": Plan(steps=2_000)}
 
 Chosen = Callable[[Session, Block, int], Tensor]
 

@@ -143,7 +143,7 @@ class Grower:
             recipes=None if recipes is None else tuple(recipes),
             seed=seed,
             prune=prune,
-            blocks=self._sites.blocks,
+            parts=self._sites.parts,
         )
         self._work = Work(setup)
         if self._remembering is not None:

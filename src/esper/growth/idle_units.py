@@ -101,9 +101,12 @@ def blocks_of(work: Work) -> list[Block]:
             gone[key] = gone.get(key, 0) + len(op["units"])
     present = [
         msgspec.structs.replace(b, width=b.width - gone.get((b.producers, b.consumer), 0))
-        for b in work.setup.blocks
+        for b in work.setup.parts.blocks
     ]
-    return [b for b in present if len(together(b)) > 1 and shrinkable(work.setup.host.model, b)]
+    model = work.setup.host.model
+    there = dict(model.named_modules())
+    left = [b for b in present if there.keys() >= {*b.producers, b.consumer} and len(together(b)) > 1]
+    return [block for block in left if shrinkable(model, block)]
 
 
 def _take_out(work: Work, removal: Removal, verdict: Verdict) -> None:

@@ -17,6 +17,7 @@ from esper.growth.slicing import shrink_layers
 from esper.growth.training import inner
 from esper.recipe import Recipe
 from esper.surgery.block import Block
+from esper.surgery.bypass import bypass
 from esper.surgery.fold import Form, fold
 from esper.surgery.graft import Graft, attach, cut, detach, grafts_of, like_host
 from esper.surgery.merge import merge
@@ -106,6 +107,8 @@ def _redo(model: nn.Module, op: dict[str, Any], optimizer: Any) -> None:
             _dismiss(optimizer, merge(model, op["places"]))
         case "prune":
             shrink_layers(model, msgspec.convert(op["block"], Block), op["units"], optimizer)
+        case "bypass":
+            _dismiss(optimizer, bypass(model, op["module"]))
         case "detach":
             _dismiss(optimizer, drop_graft(model, op["exit"], op["number"]))
         case "widen":

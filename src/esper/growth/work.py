@@ -25,10 +25,10 @@ from esper.growth.optimizers import accepts, adopt, assign
 from esper.growth.record import attach_copy, attached
 from esper.growth.training import Training
 from esper.recipe import Recipe
-from esper.surgery.block import Block
 from esper.surgery.graft import Graft, attach, like_host
 from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
+from esper.surgery.site_map import Parts
 from esper.surgery.widening import unhampered
 
 Prunable = Literal["nothing", "grafts", "all"]
@@ -36,7 +36,7 @@ Prunable = Literal["nothing", "grafts", "all"]
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change in a run; ``runs``, ``droppable`` and ``blocks`` are those of the `SiteMap` at the start."""
+    """What does not change in a run; ``runs``, ``droppable`` and ``parts`` are those of the `SiteMap` at the start."""
 
     training: Training
     host: Host
@@ -51,7 +51,7 @@ class Setup:
     recipes: tuple[Recipe, ...] | None
     seed: int
     prune: Prunable = "grafts"
-    blocks: tuple[Block, ...] = ()
+    parts: Parts = field(default_factory=Parts)
 
     def __post_init__(self) -> None:
         if self.prune not in get_args(Prunable):

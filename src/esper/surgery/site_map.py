@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 from esper.errors import SiteError
 from esper.surgery.block import Block
@@ -31,6 +32,13 @@ class SiteRow:
     note: str
 
 
+class Parts(NamedTuple):
+    """Every block of a network once, in its order, and the modules that add to its residual streams."""
+
+    blocks: tuple[Block, ...] = ()
+    streams: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class SiteMap:
     """Every module with parameters, and the sites among them in the order in which the network calls them.
@@ -39,7 +47,8 @@ class SiteMap:
     times per example a graft at a site runs: more than once where its module is called repeatedly, or on batches
     with other dimensions folded in. ``droppable`` modules return one tensor and
     nothing else, and nobody else reads their weights, so that grafts can take the place of all that they do. ``offers``
-    also holds the sites that are grown on request only: a graft ``after`` each module. Iterating gives the rows.
+    also holds the sites that are grown on request only: a graft ``after`` each module. ``streams`` are modules, each
+    called once, that add to a residual stream. Iterating gives the rows.
     """
 
     rows: tuple[SiteRow, ...]
@@ -50,6 +59,7 @@ class SiteMap:
     params: int
     macs: int
     remark: str = ""
+    streams: tuple[str, ...] = ()
 
     @property
     def growable_share(self) -> float:
@@ -57,9 +67,11 @@ class SiteMap:
         return sum(row.share for row in self.rows if row.growable)
 
     @property
-    def blocks(self) -> tuple[Block, ...]:
-        """Every block of the network once, in its order."""
-        return tuple(dict.fromkeys(site.block for site in self.offers if site.block is not None))
+    def parts(self) -> Parts:
+        """What the network can perhaps do without."""
+        return Parts(
+            tuple(dict.fromkeys(site.block for site in self.offers if site.block is not None)), self.streams
+        )
 
     def select(self, patterns: str | Sequence[str]) -> SiteMap:
         """This map with only the sites that match one of the patterns; several patterns add up.

@@ -90,6 +90,7 @@ def discover(trace: Trace, *, blocked: Mapping[str, str] = NOTHING) -> SiteMap:
         params=rows.total,
         macs=trace.macs,
         remark=_remark(trace, blocked),
+        streams=tuple(site.exit for site in deeper if len(trace.by_module[site.exit]) == 1),
     )
     if not sites:
         raise SiteError(_nowhere(trace, site_map))
