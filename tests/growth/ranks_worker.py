@@ -14,17 +14,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.nn.parallel import DistributedDataParallel
 
 import esper
+from esper.errors import ConfigurationError
 from esper.events import Attached, Refused, Scored
 from esper.growth import checkpoint
 
 BATCH, NUM_BATCHES, NUM_HELD_OUT = 60, 20, 240
+RULES = esper.Rules(updates=60, trial=60, sense=4, rest_steps=10, num_shadows=6, stop_after=2)
+RECIPES = [esper.Recipe.of("mlp", hidden=24)]
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,7 @@ class Orders:
     shared: bool = False
     accumulate: int = 1
     unused: bool = True
+    sharded: bool = False
 
 
 def network() -> nn.Sequential:
@@ -75,7 +83,7 @@ def run(orders: Orders) -> dict[str, Any] | None:
     """Train, and return what came out on rank 0."""
     rank, size = dist.get_rank(), dist.get_world_size()
     net = network()
-    model = DistributedDataParallel(net, find_unused_parameters=orders.unused) if size > 1 else net
+    model = wrapped(net, orders, size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
     fault = Fault(orders, rank)
     x, y = rows(NUM_HELD_OUT, 1)
@@ -86,10 +94,7 @@ def run(orders: Orders) -> dict[str, Any] | None:
         fault.strike()
         return F.cross_entropy(module(x), y, reduction="none")
 
-    rules = esper.Rules(updates=60, trial=60, sense=4, rest_steps=10, num_shadows=6, stop_after=2)
-    grower = esper.Grower(
-        model, optimizer, evaluate=evaluate, recipes=[esper.Recipe.of("mlp", hidden=24)], controller=rules
-    )
+    grower = esper.Grower(model, optimizer, evaluate=evaluate, recipes=RECIPES, controller=RULES)
     start = 0
     if orders.resume:
         state = checkpoint.read(Path(orders.folder) / "state")
@@ -110,8 +115,41 @@ def run(orders: Orders) -> dict[str, Any] | None:
             }
             checkpoint.write(Path(orders.folder) / "state", state)
     record, history = grower.record, grower.history
-    finished = grower.finish()
+    finished = gathered(net, grower) if orders.sharded else grower.finish()
     return None if rank else outcome(finished, record, history, losses)
+
+
+def wrapped(net: nn.Sequential, orders: Orders, size: int) -> nn.Module:
+    """For one process as it is, for several replicated or sharded."""
+    if size == 1:
+        return net
+    if not orders.sharded:
+        return DistributedDataParallel(net, find_unused_parameters=orders.unused)
+    mesh = init_device_mesh("cpu", (size,))
+    for layer in (net[0], net[2], net[4]):
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(net, mesh=mesh)
+
+
+def gathered(net: nn.Module, grower: esper.Grower) -> nn.Module:
+    """The sharded model in one process, folded there."""
+    with pytest.raises(ConfigurationError, match="cannot be folded"):
+        grower.finish()
+    whole = get_model_state_dict(net, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+    plain = network()
+    if dist.get_rank():
+        return plain
+    held = rows(NUM_HELD_OUT, 1)
+    again = esper.Grower(
+        plain,
+        torch.optim.AdamW(plain.parameters()),
+        evaluate=lambda module: F.cross_entropy(module(held[0]), held[1], reduction="none"),
+        recipes=RECIPES,
+        controller=RULES,
+    )
+    again.load_state_dict(grower.state_dict())
+    plain.load_state_dict(whole)
+    return again.finish()
 
 
 def one_step(

@@ -77,6 +77,13 @@ def test_a_wrapper_that_waits_for_every_parameter_keeps_every_path(
     assert found["record"] == ["attach"] * len(found["attached"])
 
 
+def test_shards_grow_as_one_process_does_and_are_folded_in_one(alone: dict[str, Any], tmp_path: Path) -> None:
+    found = outcome(tmp_path / "shards", ranks=2, sharded=True)
+    assert found["attached"] == alone["attached"]
+    assert found["losses"] == pytest.approx(alone["losses"], rel=1e-4)
+    assert found["test"] == pytest.approx(alone["test"], rel=1e-3, abs=1e-4)
+
+
 def test_a_rank_that_raises_stops_all_with_its_reason(tmp_path: Path) -> None:
     done = start(tmp_path / "fails", ranks=2, failing=1, failure="raise", fail_at=50)
     assert done.returncode != 0

@@ -57,8 +57,8 @@ class Grower:
 
     Args:
         model: any module. Host parameters keep their names while training; grafts appear as ``<site>.grafts.<n>.*``.
-            Of a ``DistributedDataParallel`` the module inside is grown, alike on all ranks; every rank then makes a
-            Grower and calls `step` as often as the others.
+            Of a ``DistributedDataParallel`` the module inside is grown, alike on all ranks, and under ``fully_shard``
+            the model itself; every rank then makes a Grower and calls `step` as often as the others.
         optimizer: one of ``torch.optim`` that trains ``model``; LBFGS and SparseAdam are refused.
         evaluate: ``(model) -> losses``, shape ``(N,)``, one loss per held-out example, differentiable when gradients
             are on. See `esper.held_out`, which needs the memory of one batch; any other function needs that of all it
@@ -129,6 +129,10 @@ class Grower:
             rules = Advised(rules, self._remembering)
         if ranks.size > 1:
             rules = Agreed(rules, ranks)
+        if prune == "all" and not ranks.can_resize:
+            raise ConfigurationError(
+                "prune='all' makes layers smaller, which a wrapped model does not learn of: prune it in one process"
+            )
         setup = Setup(
             training=training,
             host=host,
@@ -232,9 +236,16 @@ class Grower:
         """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing.
 
         Of a ``DistributedDataParallel`` it is the module inside: layers have become larger, so wrap it anew to go on.
+        Raises ConfigurationError for a model under ``fully_shard``: no rank holds a whole layer of it.
         """
         if self._folded:
             return self._work.setup.training.model
+        if not self._work.setup.training.ranks.can_fold:
+            raise ConfigurationError(
+                "a sharded model cannot be folded: gather it with torch.distributed.checkpoint.state_dict."
+                "get_model_state_dict (full_state_dict=True), and give that and grower.state_dict() to a model and a "
+                "Grower of one process"
+            )
         self._phase.stop()
         self._work.guard.dismiss()
         self._phase = Over(self._work)
@@ -348,7 +359,7 @@ class Grower:
                 replay(inner(averaged), [op])
             replay(training.model, [op], training.optimizer)
         for _, graft in all_grafts(training.model):
-            training.ranks.join(graft)
+            training.ranks.join(graft, training.optimizer)
         if guard is not None:
             self._work.guard.after_attach(record[watched]["exit"])
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 
@@ -18,7 +18,7 @@ from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
 from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
-from esper.surgery.dependence import edges_of, reachable_from
+from esper.surgery.dependence import edges_of, leaves_among, reachable_from
 from esper.surgery.eager import eager
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
@@ -51,13 +51,13 @@ class Host:
 
     def evaluate(self, model: nn.Module) -> None:
         """Run the held-out evaluation on ``model`` (this one or a copy), isolated, for whoever hooked into it."""
-        with isolated(model, eval_mode=True), self._others.sought(model), torch.enable_grad():
+        with self._aside(model), self._others.sought(model), torch.enable_grad():
             for losses in self._batches(model):
                 del losses  # and its graph with it, before that of the next batch is made
 
     def glimpse(self, model: nn.Module) -> None:
         """As `evaluate`, of the first batch only."""
-        with isolated(model, eval_mode=True), self._others.sought(model), torch.enable_grad():
+        with self._aside(model), self._others.sought(model), torch.enable_grad():
             next(iter(self._batches(model)))
 
     def examine(self) -> Losses:
@@ -65,7 +65,7 @@ class Host:
 
         Raises EvaluateError when it does not return one loss per example.
         """
-        with isolated(self.model, eval_mode=True), self._others.sought(self.model), torch.enable_grad():
+        with self._aside(self.model), self._others.sought(self.model), torch.enable_grad():
             batches = iter(self._batches(self.model))
             first = next(batches)
             found = [checked(first)]
@@ -86,7 +86,7 @@ class Host:
 
     def losses(self, grafts: Sequence[Graft] = (), *, exclusive: bool = False) -> Losses:
         """Held-out loss of every example, with ``grafts`` switched on, shape ``(N,)``. Raises EvaluateError."""
-        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.no_grad():
+        with self._aside(self.model), self._others.isolated(), torch.no_grad():
             if not grafts:
                 return self._of_all(self._counted(self._evaluate(self.model)))
             with (
@@ -102,7 +102,7 @@ class Host:
         There are none where ``evaluate`` gives no gradients.
         """
         capture = Capture(self.model, sites, to=to)
-        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
+        with self._aside(self.model), self._others.isolated(), torch.enable_grad():
             capture.arm()
             try:
                 for losses in islice(self._batches(self.model), MAX_PASSES):
@@ -121,13 +121,13 @@ class Host:
 
     def macs(self) -> int:
         """Multiply-adds per example of one held-out batch, without those of `idle_macs`."""
-        with isolated(self.model, eval_mode=True):
+        with self._aside(self.model):
             seen = trace(self.model, partial(self.glimpse, self.model))
         return seen.macs - seen.idle_macs
 
     def idle_macs(self) -> int:
         """Multiply-adds per example, of one held-out batch, that nothing the model returns depends on."""
-        with isolated(self.model, eval_mode=True):
+        with self._aside(self.model):
             return trace(self.model, partial(self.glimpse, self.model)).idle_macs
 
     def unused(self) -> set[str]:
@@ -137,7 +137,7 @@ class Host:
         names, parameters = zip(
             *((n, p) for n, p in self.model.named_parameters() if p.requires_grad), strict=True
         )
-        with isolated(self.model, eval_mode=True), self._others.isolated(), torch.enable_grad():
+        with self._aside(self.model), self._others.isolated(), torch.enable_grad():
             losses = next(iter(self._batches(self.model)))
             found = gradients_of(losses.sum(), parameters)
         return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
@@ -181,6 +181,12 @@ class Host:
             parameter.grad = gradient
         return float(loss)
 
+    @contextmanager
+    def _aside(self, model: nn.Module) -> Iterator[None]:
+        """For held-out passes of ``model``, this one or a copy."""
+        with self._training.ranks.apart(), isolated(model, eval_mode=True):
+            yield
+
     def _counted(self, losses: Tensor) -> Losses:
         found = checked(losses)
         if len(found) != self._num_examples:
@@ -210,8 +216,8 @@ class Host:
 
     def _backward(self, losses: Tensor) -> None:
         if losses.requires_grad:
-            wanted = [p for p in self.model.parameters() if p.requires_grad]
-            gradients_of(losses.sum(), wanted)
+            # Those in the graph: what a sharded model gathers for a pass are not the parameters that it shows.
+            gradients_of(losses.sum(), leaves_among(reachable_from(edges_of([losses]))))
 
 
 def _are_parts(losses: Sequence[Losses]) -> bool:
@@ -220,7 +226,7 @@ def _are_parts(losses: Sequence[Losses]) -> bool:
     return any(len(own) != len(first) or not np.allclose(own, first, rtol=1e-4, atol=1e-6) for own in losses)
 
 
-def gradients_of(value: Tensor, parameters: Sequence[nn.Parameter]) -> tuple[Tensor | None, ...]:
+def gradients_of(value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
     """As ``torch.autograd.grad``. Raises ConfigurationError when a reentrant checkpoint is in the way."""
     try:
         return torch.autograd.grad(value, parameters, allow_unused=True)

@@ -8,9 +8,10 @@ ranks tell each other whether they are well, so that one that fails stops all of
 from __future__ import annotations
 
 import pickle
+import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 
 from esper.errors import ConfigurationError, RankError
 
@@ -32,7 +34,9 @@ class Ranks(ABC):
 
     size: int
     leads: bool
-    waits_for_all: bool  # for a gradient of every parameter that the model had when it was wrapped
+    can_drop: bool  # whether paths of the host may end: nobody waits for the gradients of all its parameters
+    can_resize: bool  # whether layers of the host may become smaller while it trains
+    can_fold: bool  # whether this process holds whole layers
 
     @abstractmethod
     def mean(self, tensors: Sequence[Tensor]) -> None:
@@ -48,15 +52,15 @@ class Ranks(ABC):
 
     @abstractmethod
     def compare(self, model: nn.Module) -> None:
-        """Raise RankError when the parameters of ``model`` are not the same on all ranks, to the bit."""
+        """Raise RankError when what every rank holds whole of ``model`` is not the same on all, to the bit."""
 
     @abstractmethod
-    def join(self, graft: nn.Module) -> None:
-        """From now on the gradients of ``graft``, part of the live model, are averaged like those of the host."""
+    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:
+        """From now on ``graft``, in the live model, is trained like the host; ``optimizer`` holds its parameters."""
 
     @abstractmethod
     def apart(self) -> AbstractContextManager[object]:
-        """A context in which a pass of the wrapped model exchanges no gradients."""
+        """A context for passes of our own: no gradients are exchanged, and the wrapper is left as it was."""
 
     @abstractmethod
     def together(self) -> AbstractContextManager[object]:
@@ -68,7 +72,9 @@ class Alone(Ranks):
 
     size = 1
     leads = True
-    waits_for_all = False
+    can_drop = True
+    can_resize = True
+    can_fold = True
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """They are their own mean."""
@@ -84,7 +90,7 @@ class Alone(Ranks):
     def compare(self, model: nn.Module) -> None:
         """There is nothing to compare with."""
 
-    def join(self, graft: nn.Module) -> None:
+    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:
         """There is nobody to join."""
 
     def apart(self) -> AbstractContextManager[object]:
@@ -96,27 +102,17 @@ class Alone(Ranks):
         return nullcontext()
 
 
-class Replicas(Ranks):
-    """Ranks that each hold the whole model, wrapped in ``DistributedDataParallel``.
+class Many(Ranks):
+    """Several processes; decisions travel over a gloo group of their own, so that no exchange of the user's interferes.
 
-    Decisions travel over a gloo group of their own, gradients of grafts over one of the model's kind, so that no
-    exchange of the user's comes in between. A rank that does not answer for ``PATIENCE`` counts as lost.
+    A rank that does not answer for ``PATIENCE`` counts as lost.
     """
 
-    def __init__(self, wrapper: DistributedDataParallel) -> None:
-        if wrapper.static_graph:
-            raise ConfigurationError(
-                "a DistributedDataParallel with static_graph=True cannot take new parameters: leave static_graph out"
-            )
-        group = wrapper.process_group
-        members = dist.get_process_group_ranks(group)
-        self._wrapper = wrapper
-        self._decisions = dist.new_group(members, timeout=PATIENCE, backend="gloo")
-        self._gradients = dist.new_group(members, timeout=PATIENCE, backend=dist.get_backend(group))
-        self._lead = members[0]
+    def __init__(self, members: Sequence[int]) -> None:
+        self._members = list(members)
+        self._decisions = dist.new_group(self._members, timeout=PATIENCE, backend="gloo")
         self.size = len(members)
-        self.leads = dist.get_rank() == members[0]
-        self.waits_for_all = not wrapper.find_unused_parameters
+        self.leads = dist.get_rank() == self._members[0]
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """In float32 at least, all in one message."""
@@ -140,32 +136,22 @@ class Replicas(Ranks):
         return found
 
     def decided(self, decide: Callable[[], T]) -> T:
-        """Broadcast from the first rank of the wrapper's group."""
+        """Broadcast from the first rank of the group."""
         said: list[Any] = [decide() if self.leads else None]
         self._all_well()
         with _named():
-            dist.broadcast_object_list(said, src=self._lead, group=self._decisions)
+            dist.broadcast_object_list(said, src=self._members[0], group=self._decisions)
         decision: T = said[0]
         return decision
 
     def compare(self, model: nn.Module) -> None:
         """By checksum."""
-        sums = self.gather([_checksum(p) for p in model.parameters()])
+        sums = self.gather([_checksum(p) for p in self._whole(model)])
         if any(other != sums[0] for other in sums):
             raise RankError(
-                "the ranks have drifted apart: their parameters differ. Wrap the model in DistributedDataParallel "
-                "before Grower is made, seed every rank alike, and step the optimizer on all of them"
+                "the ranks have drifted apart: their parameters differ. Wrap the model before Grower is made, seed "
+                "every rank alike, and step the optimizer on all of them"
             )
-
-    def join(self, graft: nn.Module) -> None:
-        """A hook on every parameter averages its gradient as soon as it is there, unless under ``no_sync``."""
-        for parameter in graft.parameters():
-            parameter.register_post_accumulate_grad_hook(self._average)
-
-    def apart(self) -> AbstractContextManager[object]:
-        """``no_sync`` of the wrapper."""
-        silence: AbstractContextManager[object] = self._wrapper.no_sync()
-        return silence
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -178,11 +164,9 @@ class Replicas(Ranks):
             self._say_goodbye(error)
             raise
 
-    def _average(self, parameter: Tensor) -> None:
-        if self._wrapper.require_backward_grad_sync and parameter.grad is not None:
-            with _named():
-                dist.all_reduce(parameter.grad, group=self._gradients)
-            parameter.grad /= self.size
+    def _whole(self, model: nn.Module) -> Iterable[Tensor]:
+        """The parameters of ``model`` of which every rank holds all values."""
+        return model.parameters()
 
     def _all_well(self, complaint: str = "", *, timeout: timedelta = PATIENCE) -> None:
         """Tell the others that this rank is well, or not, and raise when another one is not."""
@@ -192,7 +176,7 @@ class Replicas(Ranks):
         with _named():
             dist.all_gather(found, own, group=self._decisions, async_op=True).wait(timeout)
         said = [bytes(part.tolist()).decode(errors="replace").strip() for part in found]
-        for rank, reason in enumerate(said):
+        for rank, reason in zip(self._members, said, strict=True):
             if reason and not complaint:
                 raise RankError(f"rank {rank} failed, so growth stops on all ranks: {reason}")
 
@@ -203,14 +187,55 @@ class Replicas(Ranks):
             error.add_note(f"the other ranks could not be told: {lost}")
 
 
+class Replicas(Many):
+    """Ranks that each hold the whole model, wrapped in ``DistributedDataParallel``.
+
+    The wrapper does not learn of grafts: their gradients are averaged by hooks of their own, over a group of their own.
+    """
+
+    can_resize = False
+    can_fold = True
+
+    def __init__(self, wrapper: DistributedDataParallel) -> None:
+        if wrapper.static_graph:
+            raise ConfigurationError(
+                "a DistributedDataParallel with static_graph=True cannot take new parameters: leave static_graph out"
+            )
+        group = wrapper.process_group
+        super().__init__(dist.get_process_group_ranks(group))
+        self._wrapper = wrapper
+        self._gradients = dist.new_group(self._members, timeout=PATIENCE, backend=dist.get_backend(group))
+        self.can_drop = wrapper.find_unused_parameters
+
+    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:  # noqa: ARG002 - its parameters stay what they are
+        """A hook on every parameter averages its gradient as soon as it is there, unless under ``no_sync``."""
+        for parameter in graft.parameters():
+            parameter.register_post_accumulate_grad_hook(self._average)
+
+    def apart(self) -> AbstractContextManager[object]:
+        """``no_sync`` of the wrapper."""
+        silence: AbstractContextManager[object] = self._wrapper.no_sync()
+        return silence
+
+    def _average(self, parameter: Tensor) -> None:
+        if self._wrapper.require_backward_grad_sync and parameter.grad is not None:
+            with _named():
+                dist.all_reduce(parameter.grad, group=self._gradients)
+            parameter.grad /= self.size
+
+
 def ranks_of(model: nn.Module) -> tuple[nn.Module, Ranks]:
-    """The model itself and the ranks that train it: those of a ``DistributedDataParallel``, else this process alone.
+    """The model itself and the ranks that train it: those of a wrapper of torch's, else this process alone.
 
     Raises ConfigurationError for a wrapper that cannot take new parameters.
     """
     if isinstance(model, DistributedDataParallel):
         inside: nn.Module = model.module
         return inside, Replicas(model) if dist.get_world_size(model.process_group) > 1 else Alone()
+    if "torch.distributed.fsdp" in sys.modules:  # slow to import, and who has a sharded model has imported it
+        from esper.growth.shards import shards_of
+
+        return model, shards_of(model) or Alone()
     return model, Alone()
 
 

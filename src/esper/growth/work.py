@@ -138,11 +138,11 @@ class Work:
         (graft,) = contender.grafts
         self.guard.before_attach(self.tally.step)
         path = attach(self.setup.host.model, graft)
-        adopt(self.setup.training.optimizer, contender.optimizer)
         for averaged in self.setup.training.averaged:
             attach_copy(averaged, graft)
         self.setup.training.ranks.compare(self.setup.host.model)
-        self.setup.training.ranks.join(graft)
+        self.setup.training.ranks.join(graft, contender.optimizer)
+        adopt(self.setup.training.optimizer, contender.optimizer)
         self.guard.after_attach(candidate.site.exit)
         self.record.append(attached(candidate.site, candidate.recipe))
         self.grow(Size(candidate.params, candidate.macs))

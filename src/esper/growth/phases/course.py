@@ -89,7 +89,7 @@ def end(work: Work, reason: str) -> Next:
 
 def _can_be_cut(work: Work, name: str) -> bool:
     model = work.setup.host.model
-    if work.setup.training.ranks.waits_for_all:
+    if not work.setup.training.ranks.can_drop:
         return False
     if is_cut(model, name) or any(graft.site.attachment == "after" for graft in grafts_of(model, name)):
         return False
