@@ -1,4 +1,8 @@
-"""Brings a database to the present schema, a backup first. Knows the numbered files beside it, not their tables."""
+"""Brings a database to the present schema, a backup first. Knows the numbered files beside it, not their tables.
+
+A numbered file never changes once it was released: what comes next is a new number, and a database of each version
+before it is opened by a test.
+"""
 
 from __future__ import annotations
 
