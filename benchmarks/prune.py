@@ -182,7 +182,7 @@ def _notes(rows: list[Row], name: str, margin: float) -> list[str]:
 def jobs(given: Options) -> list[Job]:
     """One a task and seed."""
     tasks: dict[str, Any] = {"digits": digits, "mnist1d": lambda _: mnist1d(given.data)}
-    plans = {name: replace(plan, steps=120) if given.quick else plan for name, plan in PLANS.items()}
+    plans = {name: replace(plan, steps=60) if given.quick else plan for name, plan in PLANS.items()}
     return [
         Job(f"{name} {seed}", partial(seed_rows, name, tasks[name](seed), plans[name], seed))
         for seed in given.seeds
