@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from esper import Budget, Grower, Recipe, held_out
-from esper.events import Folded, Widened
+from esper.events import Folded, Judged, Widened
 from esper.growth import checkpoint
 from esper.growth.joining import enlarge
 from esper.growth.saved import load, save
@@ -88,6 +88,11 @@ def test_training_goes_on_after_finish(kind: Host) -> None:
     loop.run(3)
     assert all(torch.isfinite(p).all() for p in loop.model.parameters())
     assert any(not torch.equal(before[name], value) for name, value in loop.model.state_dict().items())
+
+
+def test_where_all_grafts_are_more_of_the_same_no_cut_is_tried() -> None:
+    loop = widened(host("mlp"), steps=80, judge=Lenient(cuts=True))
+    assert not [event for event in loop.grower.history if isinstance(event, Judged) and event.kind == "cut"]  # type: ignore[union-attr]
 
 
 def test_the_event_tells_the_zeros_where_two_widenings_meet() -> None:

@@ -27,6 +27,7 @@ from esper.surgery.names import above, common_parent, relative
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
 from esper.surgery.trace import Trace
+from esper.surgery.widening import is_widening
 
 Kind = Literal["tensor", "tuple", "named tuple", "list", "dict"]
 Key = int | str
@@ -176,6 +177,10 @@ def can_drop(model: nn.Module, exit_name: str) -> bool:
     """Whether folding would leave nothing of a grown module, which returns one tensor, were its own path cut."""
     host, grafts = model.get_submodule(exit_name), grafts_of(model, exit_name)
     if any(graft.site.block is not None and graft.site.block.bound for graft in grafts):
+        return False
+    if all(
+        is_widening(graft) for graft in grafts
+    ):  # more of the same kind is no reason to be without the old
         return False
     if any(graft.site.is_span for graft in grafts):
         return True

@@ -73,6 +73,11 @@ class Enlarged(NamedTuple):
     joint: Joint
 
 
+def is_widening(graft: Graft) -> bool:
+    """Whether a graft is more units of a block of the model's own layers."""
+    return graft.site.block is not None and graft.recipe.blueprint == WIDEN
+
+
 def widenable(model: nn.Module) -> list[Place]:
     """Exit and number of every widening graft that can become a part of the model's own layers, in order.
 
@@ -168,10 +173,9 @@ def _num_units(graft: Graft, block: Block) -> int:
 
 
 def _is_plain_widening(model: nn.Module, graft: Graft) -> bool:
-    block = graft.site.block
-    if block is None or graft.recipe.blueprint != WIDEN or graft.site.exit in all_cuts(model):
+    if graft.site.block is None or not is_widening(graft) or graft.site.exit in all_cuts(model):
         return False
-    return resizable(model, block)
+    return resizable(model, graft.site.block)
 
 
 def resizable(model: nn.Module, block: Block) -> bool:
