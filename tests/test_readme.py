@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -80,3 +81,24 @@ def test_every_command_can_be_given(command):
             _give(COMMANDS, words)
         case _:
             pytest.fail(f"nobody checks that `{command}` works")
+
+
+def test_the_figures_are_those_that_the_benchmark_has_stored():
+    stored = json.loads((REPOSITORY / "benchmarks" / "results" / "mnist1d.json").read_text(encoding="utf-8"))[
+        "table"
+    ]
+    columns = [stored["columns"].index(name) for name in ("arm", "test accuracy", "parameters")]
+    known = {tuple(cells[column] for column in columns) for cells in stored["cells"]}
+    section = (
+        (REPOSITORY / "README.md")
+        .read_text(encoding="utf-8")
+        .partition("## Figures")[2]
+        .partition("\n## ")[0]
+    )
+    shown = [
+        tuple(cell.strip() for cell in line.strip("|").split("|"))
+        for line in section.splitlines()
+        if line[:1] == "|"
+    ]
+    assert len(shown) > 4
+    assert set(shown[2:]) <= known
