@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import esper
+from esper import Budget, Recipe
 from esper.controller.judge import Verdict
 from esper.events import Judged, Pruned
 from esper.growth.guard import Guard
@@ -181,3 +182,42 @@ def test_a_smaller_model_is_loaded_into_a_fresh_instance(kind: Host, tmp_path: P
     fresh = esper.load(tmp_path, kind.make(1))
     assert same(model_state(loop.model)["tensors"], model_state(fresh)["tensors"])
     assert same(outputs(kind, loop.model), outputs(kind, fresh))
+
+
+def test_units_go_under_a_widening_of_their_own_block_which_then_becomes_a_part_of_it(tmp_path: Path) -> None:
+    loop = Loop(host("mlp"), averaged=True)
+    loop.grow(
+        controller=PRUNING,
+        judge=Generous(),
+        prune="all",
+        recipes=[Recipe.of("widen")],
+        budget=Budget(params_ratio=None, grafts=1),
+    )
+    for _ in range(60):
+        loop.run(1)
+        if "Pruned" in kinds(loop.grower):
+            break
+    assert [e.what for e in loop.grower.history if isinstance(e, Pruned)] == ["units"]
+    loop.run(2)
+    before = [outputs(loop.host, model) for model in (loop.model, loop.average.module)]
+    loop.grower.finish()
+    torch.testing.assert_close(
+        [outputs(loop.host, model) for model in (loop.model, loop.average.module)], before
+    )
+    assert [type(m) for m in loop.model.modules()] == [type(m) for m in loop.host.make(0).modules()]
+    assert loop.grower.size.params == sum(p.numel() for p in loop.model.parameters())
+    esper.save(tmp_path, loop.model, loop.grower)
+    assert same(outputs(loop.host, esper.load(tmp_path, loop.host.make(1))), outputs(loop.host, loop.model))
+
+
+@dataclass(frozen=True)
+class Generous(Lenient):
+    """Accepts every graft, lets none go, and takes out half of the units."""
+
+    asked: list[int] = field(default_factory=list)
+
+    def prune(self, *args: Any, looks: int, **options: Any) -> Verdict:
+        self.asked.append(looks)
+        return replace(
+            super().prune(*args, looks=looks, **options), accepted=looks > 1 and len(self.asked) == 2
+        )

@@ -78,7 +78,7 @@ class Grower:
         loss: ``(output) -> loss``, the scalar training loss of what ``model`` returned, for loops without a closure:
             `step` then repeats the latest call of ``model`` that had gradients.
         prune: what may be taken out again after growth, where held-out data show no use of it: ``"grafts"``; with
-            ``"all"`` also units of the model's own layers; or ``"nothing"``.
+            ``"all"`` also units and residual branches of the model itself; or ``"nothing"``.
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:

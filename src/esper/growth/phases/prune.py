@@ -28,7 +28,8 @@ class Prune(Phase):
 
     def step(self) -> Next | None:
         if self.work.guard.since is not None:
-            self._due = max(self._due, self.work.tally.step + self.work.setup.pace.prune_every)
+            lead = SURVEY if self.work.setup.prune == "all" else 1
+            self._due = max(self._due, self.work.tally.step + lead)
             return None
         step = self.work.tally.step
         if self._surveys(step):
