@@ -10,6 +10,7 @@ from torch import fx, nn
 from torch.utils import checkpoint
 
 from esper.surgery.isolation import isolated
+from esper.surgery.names import above
 
 
 class _Tracer(fx.Tracer):
@@ -22,12 +23,13 @@ class _Tracer(fx.Tracer):
         self, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None, method: str = "forward"
     ) -> None:
         super().__init__(autowrap_modules=(checkpoint,), autowrap_functions=(checkpoint.checkpoint,))
-        self._inside = inside
+        self._inside = frozenset(inside)
+        self._around = {outer for name in inside for outer in above(name)}
         self._into = into
         self.traced_func_name = method
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if any(name.startswith(f"{module_qualified_name}.") for name in self._inside):
+        if module_qualified_name in self._around:
             return False
         return self._into is None or module_qualified_name in self._inside or not self._into(m)
 
@@ -52,13 +54,15 @@ def graph_of(
 def flaws(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
     """Why the graph of ``module``'s forward cannot stand for it, or lacks some of the submodules ``names``, by name."""
     names = sorted(set(names))
+    if _is_chain(module, names):
+        return {}
     try:
-        flaw = "has been replaced" if "forward" in vars(module) else _flaw(module, names)
+        graph = "has been replaced" if "forward" in vars(module) else _flawless(module, names)
     except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        flaw = f"cannot be traced ({type(error).__name__})"
-    if flaw:
-        return dict.fromkeys(names, flaw)
-    calls = Counter(node.target for node in graph_of(module, names).nodes if node.op == "call_module")
+        graph = f"cannot be traced ({type(error).__name__})"
+    if isinstance(graph, str):
+        return dict.fromkeys(names, graph)
+    calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     return {name: "does not call both ends of the span once" for name in names if calls[name] != 1}
 
 
@@ -73,7 +77,16 @@ def keep(graph_module: fx.GraphModule, attributes: dict[str, Any]) -> None:
     vars(graph_module).update(attributes)
 
 
-def _flaw(module: nn.Module, names: Sequence[str]) -> str:
+def _is_chain(module: nn.Module, names: Sequence[str]) -> bool:
+    """Whether it calls its children one after the other, ``names`` among them, so that no look at it is needed."""
+    if type(module) is not nn.Sequential or "forward" in vars(module):
+        return False
+    children = [child for _, child in module.named_children()]
+    return len(children) == len(module) and all(name in module._modules for name in names)
+
+
+def _flawless(module: nn.Module, names: Sequence[str]) -> fx.Graph | str:
+    """The graph of ``module``'s forward, or why it cannot stand for it."""
     with isolated(module):
         before = dict(_bindings(module))
         graphs = []
@@ -88,7 +101,7 @@ def _flaw(module: nn.Module, names: Sequence[str]) -> str:
     known = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
     if any(node.op == "get_attr" and node.target not in known for node in graphs[0].nodes):
         return "reads tensors that are neither parameters nor buffers"
-    return ""
+    return graphs[0]
 
 
 def _bindings(module: nn.Module) -> Iterator[tuple[tuple[int, str], Any]]:

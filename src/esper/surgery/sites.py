@@ -21,6 +21,7 @@ from torch import nn
 
 from esper.errors import SiteError
 from esper.surgery.graft import Grafts
+from esper.surgery.names import above
 from esper.surgery.ports import Ports
 from esper.surgery.site import Port, Site
 from esper.surgery.site_map import SiteMap, SiteRow
@@ -75,7 +76,8 @@ def discover(trace: Trace, *, blocked: Mapping[str, str] = NOTHING) -> SiteMap:
     spans, wide = _spans(placed, reach=1), _spans(placed, reach=2)
     beside = [unit.site for unit in placed if isinstance(unit.site, Site)]
     after = [unit.after for unit in placed if unit.after is not None]
-    only_after = [site for site in after if site.exit not in {other.exit for other in beside}]
+    beside_them = {site.exit for site in beside}
+    only_after = [site for site in after if site.exit not in beside_them]
     deeper = _deeper(trace, {unit.name for unit in units})
     sites = _ordered(trace, [*beside, *only_after, *deeper, *(_span_site(*span) for span in spans)])
     offers = _ordered(trace, {*sites, *after, *(_span_site(*span) for span in wide)})
@@ -176,12 +178,8 @@ def _agreed(ports: list[Port | str]) -> Port | str:
 
 def _spans(units: list[_Unit], *, reach: int) -> list[tuple[_Unit, _Unit]]:
     """Pairs of units, each called once and none inside another, that a span can bridge."""
-    names = [unit.name for unit in units]
-    single = {
-        unit.calls[0].order: unit
-        for unit in units
-        if len(unit.calls) == 1 and not any(other.startswith(f"{unit.name}.") for other in names)
-    }
+    around = {outer for unit in units for outer in above(unit.name)} - {""}
+    single = {unit.calls[0].order: unit for unit in units if len(unit.calls) == 1 and unit.name not in around}
     pairs = spans_among([unit.calls[0] for unit in single.values()], reach=reach)
     ends = [(single[entry.order], single[exit_.order]) for entry, exit_ in pairs]
     return [(a, b) for a, b in ends if _bridgeable(a, b)]
