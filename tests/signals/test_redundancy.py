@@ -118,3 +118,32 @@ def test_rows_that_are_not_finite_are_left_out() -> None:
 
     first = passed(case.batch(0).double())
     assert torch.equal(passed(case.batch(1).double() * torch.inf), first)
+
+
+def test_striking_off_several_at_once_finds_what_is_not_heard_first_and_every_part_once() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(600, 300, generator=generator, dtype=torch.float64)
+    whole = torch.cat([rows, torch.ones(600, 1)], 1)
+    loud = torch.ones(300)
+    loud[::7] = 0.0
+    order = elimination(whole.T @ whole / 600, loud, torch.arange(300)[:, None])
+    assert {part for _, part in order[:43]} == set(range(0, 300, 7))
+    assert sorted(part for _, part in order) == list(range(300))
+    assert [loss for loss, _ in order] == sorted(loss for loss, _ in order)
+
+
+def test_what_is_left_of_units_is_that_of_the_regression_on_those_that_stay() -> None:
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(400, 6, generator=generator, dtype=torch.float64) @ torch.randn(
+        6, 6, generator=generator, dtype=torch.float64
+    )
+    whole = torch.cat([rows, torch.ones(400, 1)], 1)
+    moments = whole.T @ whole / 400
+    order = elimination(moments, torch.ones(6), torch.arange(6)[:, None])
+    gone = [part for _, part in order[:3]]
+    stay = [unit for unit in range(6) if unit not in gone] + [6]
+    ridge = 1e-2 * float(moments.diagonal()[:-1].mean())
+    last = gone[-1]
+    own = moments[stay][:, stay] + ridge * torch.eye(len(stay)).double()
+    explained = moments[last, stay] @ torch.linalg.solve(own, moments[stay, last])
+    assert order[2][0] == pytest.approx(float(moments[last, last] - explained) ** 0.5)

@@ -16,7 +16,7 @@ from esper.growth.slicing import hand_over
 from esper.growth.telling import stake_of, tell
 from esper.growth.training import inner
 from esper.growth.work import Work
-from esper.signals.redundancy import Moments, elimination, shares
+from esper.signals.redundancy import WIDEST, Moments, elimination, shares
 from esper.surgery.block import Block
 from esper.surgery.shrinking import Removal, can_take_over, loudness, shrinkable, together, without
 
@@ -92,7 +92,7 @@ def _removals(work: Work, parts: Sequence[Part], moments: Moments) -> list[Remov
 
 
 def blocks_of(work: Work) -> list[Block]:
-    """The blocks as they are now, of those that can become smaller."""
+    """The blocks as they are now, of those that can become smaller and are not too wide to look at."""
     gone: dict[tuple[tuple[str, ...], str], int] = {}
     for op in work.record:
         if op["op"] == "prune":
@@ -105,6 +105,7 @@ def blocks_of(work: Work) -> list[Block]:
     ]
     model = work.setup.host.model
     there = dict(model.named_modules())
+    present = [block for block in present if block.width <= WIDEST]
     left = [b for b in present if there.keys() >= {*b.producers, b.consumer} and len(together(b)) > 1]
     return [block for block in left if shrinkable(model, block)]
 

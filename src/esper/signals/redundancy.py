@@ -19,6 +19,10 @@ from esper.surgery.block import Block
 from esper.surgery.structure import first_input
 
 RIDGE = 1e-2
+AT_ONCE = 32
+"""Of so many parts one is struck off at once, of twice as many two: a wide block would take minutes one by one."""
+WIDEST = 1_024
+"""Blocks of more units are left alone: moments and their inverse grow with the square of their number."""
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d)
 
 
@@ -66,16 +70,16 @@ def elimination(moments: Tensor, loudness: Tensor, parts: Tensor) -> list[tuple[
     """
     ridge = _ridge(moments)
     inverse = torch.linalg.inv(moments + ridge * torch.eye(len(moments)).double())
-    left, lost, found = set(range(len(parts))), 0.0, list[tuple[float, int]]()
-    while left:
+    left, lost, found = torch.ones(len(parts), dtype=torch.bool), 0.0, list[tuple[float, int]]()
+    while left.any():
         rest = (1.0 / inverse.diagonal()[:-1] - ridge).clamp_min(0.0) * loudness.double() ** 2
-        best = min(sorted(left), key=lambda part: float(rest[parts[part]].sum()))
-        lost = max(lost, float(rest[parts[best]].sum()) ** 0.5)
-        found.append((lost, best))
-        left.remove(best)
-        for unit in parts[best].tolist():
-            inverse = inverse - torch.outer(inverse[:, unit], inverse[unit]) / inverse[unit, unit]
-            inverse[unit, unit] = 1.0
+        alone = rest[parts].sum(1).masked_fill(~left, torch.inf)
+        next_ones = alone.argsort(stable=True)[: max(1, int(left.sum()) // AT_ONCE)]
+        for part in next_ones.tolist():
+            lost = max(lost, float(alone[part]) ** 0.5)
+            found.append((lost, part))
+        left[next_ones] = False
+        inverse = _struck_off(inverse, parts[next_ones].flatten())
     return found
 
 
@@ -90,6 +94,14 @@ def shares(moments: Tensor, gone: Tensor, *, constant: bool) -> Tensor:
     own = moments[stay][:, stay]
     found = torch.linalg.solve(own + _ridge(moments) * torch.eye(len(own)).double(), moments[stay][:, gone])
     return found if constant else torch.cat([found, torch.zeros(1, len(gone)).double()])
+
+
+def _struck_off(inverse: Tensor, units: Tensor) -> Tensor:
+    """The inverse of the moments without ``units``; in their places stands the identity."""
+    own = inverse[units][:, units]
+    inverse = inverse - inverse[:, units] @ torch.linalg.solve(own, inverse[units])
+    inverse[units, units] = 1.0
+    return inverse
 
 
 def _ridge(moments: Tensor) -> float:
