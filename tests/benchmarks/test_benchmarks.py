@@ -24,7 +24,18 @@ from benchmarks.planted import Place
 from benchmarks.summary import best_of, by_arm
 from benchmarks.table import Published, Table, store
 
-SCRIPTS = ("mnist1d", "planted", "false_growth", "spirals", "fashion", "cost", "widen", "prune", "distributed")
+SCRIPTS = (
+    "mnist1d",
+    "planted",
+    "false_growth",
+    "spirals",
+    "fashion",
+    "cost",
+    "size",
+    "widen",
+    "prune",
+    "distributed",
+)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
