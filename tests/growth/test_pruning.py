@@ -13,11 +13,12 @@ from torch.optim import lr_scheduler
 
 import esper
 from esper import Budget
-from esper.controller.judge import Verdict
+from esper.controller.judge import Stake, Verdict
 from esper.errors import ConfigurationError
 from esper.events import Folded, Judged, Merged, Pruned
 from esper.growth.decisions import settled
 from esper.growth.guard import Guard
+from esper.growth.telling import stake_of
 from esper.recipe import Recipe
 from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
@@ -210,3 +211,17 @@ def test_every_verdict_on_a_pruning_is_a_decision_to_remember() -> None:
 def test_an_unknown_word_for_what_may_be_pruned_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="nothing, grafts, all"):
         Loop(host("mlp")).grow(prune="some")
+
+
+def test_what_one_session_may_have_cost_is_not_there_for_the_next() -> None:
+    loop = grown(host("mlp"), budget=TWO, judge=First())
+    work = loop.grower._work
+    assert stake_of(work) == Stake(spent=0.0, sessions=2)
+    for _ in range(20):
+        loop.run(1)
+        if "Pruned" in kinds(loop.grower):
+            break
+    upper = next(event.upper for event in loop.grower.history if isinstance(event, Pruned))
+    assert upper > 0
+    loop.run(1)
+    assert stake_of(work) == Stake(spent=upper, sessions=1)
