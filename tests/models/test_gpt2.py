@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from esper import Recipe
 from models.conformance import Conformance
 from models.family import NUM_TOKENS, NUM_WORDS, Family, Logits, Need, logits, words
+from models.proof import Proof
 
 
 def _build() -> nn.Module:
@@ -37,3 +39,10 @@ FAMILY = Family(
 
 class TestGPT2(Conformance):
     family = FAMILY
+
+    def test_it_generates_the_same_with_and_without_its_cache(self, proof: Proof) -> None:
+        prompt = torch.tensor([[1, 2, 3], [4, 5, 6]])
+        options = {"max_new_tokens": 4, "min_new_tokens": 4, "do_sample": False, "pad_token_id": 0}
+        found, wanted = (proof.network.generate(prompt, use_cache=use, **options) for use in (True, False))
+        assert found.shape == (2, 7)
+        assert torch.equal(found, wanted)
