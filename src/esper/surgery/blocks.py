@@ -169,8 +169,15 @@ class _Search:
             self._carried.add(node)
             if self._is_producer(node):
                 self._producers.append(node)
+                self._check_sources(node)
             else:
                 waiting += self._sources(node)
+
+    def _check_sources(self, producer: Node) -> None:
+        """Ends the walk at once: along a residual stream it would go on to the beginning."""
+        first = self._producers[0]
+        if producer.all_input_nodes != first.all_input_nodes:
+            raise _Found(f"{self._name(producer)} and {self._name(first)} read different things")
 
     def _is_producer(self, node: Node) -> bool:
         if node.op != "call_module":
@@ -199,8 +206,6 @@ class _Search:
         names = [self._name(node) for node in self._producers]
         if not names or names[0] != self._site.entry:
             raise _Found(f"{self._site.exit} reads {' and '.join(names)}")
-        if len({tuple(node.all_input_nodes) for node in self._producers}) > 1:
-            raise _Found(f"{' and '.join(names)} read different things")
         for name in names:
             if flaw := self._place.flaw(name, producer_of):
                 raise _Found(flaw)
