@@ -25,7 +25,7 @@ from benchmarks.networks import mlp
 from benchmarks.table import Table, publish
 from esper import Recipe
 from esper.blueprints import build
-from esper.growth.ranks import Replicas
+from esper.growth.replicas import Replicas
 from esper.surgery.graft import Graft, attach
 from esper.surgery.site import Port, Site
 

@@ -32,12 +32,13 @@ from esper.growth.merging import merge_grafts
 from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
-from esper.growth.ranks import ranks_of
+from esper.growth.ranks import Ranks
 from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.remembering import Remembering
 from esper.growth.run_memory import RunMemory
 from esper.growth.training import Stateful, Training, inner
 from esper.growth.work import Prunable, Setup, Work
+from esper.growth.wrappers import ranks_of
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
 from esper.surgery.fold import fold, observe
@@ -123,16 +124,8 @@ class Grower:
             self._sites = explore(host, judge)
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         check_recipes(recipes, chosen)
-        rules: Controller = controller if controller is not None else Rules()
         self._remembering = self._remember(memory, chosen) if memory is not None and ranks.leads else None
-        if self._remembering is not None:
-            rules = Advised(rules, self._remembering)
-        if ranks.size > 1:
-            rules = Agreed(rules, ranks)
-        if prune == "all" and not ranks.can_resize:
-            raise ConfigurationError(
-                "prune='all' makes layers smaller, which a wrapped model does not learn of: prune it in one process"
-            )
+        rules = self._advised(controller if controller is not None else Rules(), ranks)
         setup = Setup(
             training=training,
             host=host,
@@ -320,6 +313,10 @@ class Grower:
             self._last_call.listen()
         else:
             self._last_call.stop()
+
+    def _advised(self, rules: Controller, ranks: Ranks) -> Controller:
+        advised = rules if self._remembering is None else Advised(rules, self._remembering)
+        return advised if ranks.size == 1 else Agreed(advised, ranks)
 
     def _remember(self, memory: Memory | RunMemory, sites: Iterable[Site]) -> Remembering:
         return Remembering(

@@ -8,7 +8,6 @@ ranks tell each other whether they are well, so that one that fails stops all of
 from __future__ import annotations
 
 import pickle
-import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,10 +18,9 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
-from esper.errors import ConfigurationError, RankError
+from esper.errors import RankError
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=5)
@@ -120,7 +118,7 @@ class Many(Ranks):
             return
         self._all_well()
         flat = torch.cat([t.detach().reshape(-1).to("cpu", _wide(t.dtype)) for t in tensors])
-        with _named():
+        with named():
             dist.all_reduce(flat, group=self._decisions)
         parts = (flat / self.size).split([t.numel() for t in tensors])
         with torch.no_grad():
@@ -131,7 +129,7 @@ class Many(Ranks):
         """By pickle: the ranks of a job trust each other."""
         self._all_well()
         found: list[T] = [value] * self.size
-        with _named():
+        with named():
             dist.all_gather_object(found, value, group=self._decisions)
         return found
 
@@ -139,7 +137,7 @@ class Many(Ranks):
         """Broadcast from the first rank of the group."""
         said: list[Any] = [decide() if self.leads else None]
         self._all_well()
-        with _named():
+        with named():
             dist.broadcast_object_list(said, src=self._members[0], group=self._decisions)
         decision: T = said[0]
         return decision
@@ -173,7 +171,7 @@ class Many(Ranks):
         words = complaint.encode()[:200].ljust(200)
         own = torch.frombuffer(bytearray(words), dtype=torch.uint8)
         found = [torch.empty_like(own) for _ in range(self.size)]
-        with _named():
+        with named():
             dist.all_gather(found, own, group=self._decisions, async_op=True).wait(timeout)
         said = [bytes(part.tolist()).decode(errors="replace").strip() for part in found]
         for rank, reason in zip(self._members, said, strict=True):
@@ -187,60 +185,8 @@ class Many(Ranks):
             error.add_note(f"the other ranks could not be told: {lost}")
 
 
-class Replicas(Many):
-    """Ranks that each hold the whole model, wrapped in ``DistributedDataParallel``.
-
-    The wrapper does not learn of grafts: their gradients are averaged by hooks of their own, over a group of their own.
-    """
-
-    can_resize = False
-    can_fold = True
-
-    def __init__(self, wrapper: DistributedDataParallel) -> None:
-        if wrapper.static_graph:
-            raise ConfigurationError(
-                "a DistributedDataParallel with static_graph=True cannot take new parameters: leave static_graph out"
-            )
-        group = wrapper.process_group
-        super().__init__(dist.get_process_group_ranks(group))
-        self._wrapper = wrapper
-        self._gradients = dist.new_group(self._members, timeout=PATIENCE, backend=dist.get_backend(group))
-        self.can_drop = wrapper.find_unused_parameters
-
-    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:  # noqa: ARG002 - its parameters stay what they are
-        """A hook on every parameter averages its gradient as soon as it is there, unless under ``no_sync``."""
-        for parameter in graft.parameters():
-            parameter.register_post_accumulate_grad_hook(self._average)
-
-    def apart(self) -> AbstractContextManager[object]:
-        """``no_sync`` of the wrapper."""
-        silence: AbstractContextManager[object] = self._wrapper.no_sync()
-        return silence
-
-    def _average(self, parameter: Tensor) -> None:
-        if self._wrapper.require_backward_grad_sync and parameter.grad is not None:
-            with _named():
-                dist.all_reduce(parameter.grad, group=self._gradients)
-            parameter.grad /= self.size
-
-
-def ranks_of(model: nn.Module) -> tuple[nn.Module, Ranks]:
-    """The model itself and the ranks that train it: those of a wrapper of torch's, else this process alone.
-
-    Raises ConfigurationError for a wrapper that cannot take new parameters.
-    """
-    if isinstance(model, DistributedDataParallel):
-        inside: nn.Module = model.module
-        return inside, Replicas(model) if dist.get_world_size(model.process_group) > 1 else Alone()
-    if "torch.distributed.fsdp" in sys.modules:  # slow to import, and who has a sharded model has imported it
-        from esper.growth.shards import shards_of
-
-        return model, shards_of(model) or Alone()
-    return model, Alone()
-
-
 @contextmanager
-def _named() -> Iterator[None]:
+def named() -> Iterator[None]:
     """What torch raises when another rank is gone says little; this says what to do."""
     try:
         yield

@@ -56,6 +56,10 @@ class Setup:
     def __post_init__(self) -> None:
         if self.prune not in get_args(Prunable):
             raise ConfigurationError(f"prune is one of {', '.join(get_args(Prunable))}, not {self.prune!r}")
+        if self.prune == "all" and not self.training.ranks.can_resize:
+            raise ConfigurationError(
+                "prune='all' makes layers smaller, which a wrapped model does not learn of: prune it in one process"
+            )
 
 
 @dataclass
