@@ -23,6 +23,9 @@ class Conformance:
         assert proof.accepted
         assert all(verdict.lower > verdict.price > 0 for verdict in proof.accepted)
 
+    def test_until_then_it_trains_to_the_bit_as_without_growth(self, proof: Proof) -> None:
+        assert proof.leaves_no_trace
+
     def test_stopped_in_the_midst_of_a_trial_it_goes_on_to_the_bit(self, proof: Proof) -> None:
         assert proof.resumes
 

@@ -26,11 +26,9 @@ class Course:
     """The same batches in the same order for everybody; the site learns fast, the rest of the host slowly."""
 
     def __init__(self, family: Family) -> None:
-        torch.default_generator.manual_seed(0)
         self.family = family
-        self.model = family.make(0)
+        self.model, self.optimizer = _start(family)
         self.losses: list[float] = []
-        self.optimizer = torch.optim.Adam(_groups(self.model, family))
         self.grower = Grower(
             self.model,
             self.optimizer,
@@ -46,11 +44,7 @@ class Course:
         """So many steps more."""
         for _ in range(steps):
             batch = _training_batch(self.family, self._done % NUM_BATCHES)
-            self.optimizer.zero_grad()
-            loss = self.family.loss(self.model, batch)
-            loss.backward()
-            self.optimizer.step()
-            self.losses.append(loss.item())
+            self.losses.append(_update(self.family, self.model, self.optimizer, batch))
             self.grower.step(functools.partial(self.family.loss, self.model, batch))
             self._done += 1
         return self
@@ -75,6 +69,27 @@ class Course:
         set_random_state(state["random"])
         self._done = state["done"]
         return self
+
+
+def plain_losses(family: Family, steps: int) -> list[float]:
+    """The losses of the first steps of the same loop without Esper."""
+    model, optimizer = _start(family)
+    batches = (_training_batch(family, number % NUM_BATCHES) for number in range(steps))
+    return [_update(family, model, optimizer, batch) for batch in batches]
+
+
+def _start(family: Family) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.default_generator.manual_seed(0)
+    model = family.make(0)
+    return model, torch.optim.Adam(_groups(model, family))
+
+
+def _update(family: Family, model: nn.Module, optimizer: torch.optim.Optimizer, batch: Any) -> float:
+    optimizer.zero_grad()
+    loss = family.loss(model, batch)
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 def _groups(model: nn.Module, family: Family) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ import esper
 from esper.events import Attached, Judged
 from esper.growth import checkpoint
 from esper.training.program import program_of
-from models.course import STEPS, Course
+from models.course import STEPS, Course, plain_losses
 from models.exports import Answer, as_code, as_onnx, exported
 from models.family import Family, Inputs
 
@@ -50,6 +50,12 @@ class Proof:
             for e in self.course.grower.history
             if isinstance(e, Judged) and e.kind == "graft" and e.accepted
         ]
+
+    @cached_property
+    def leaves_no_trace(self) -> bool:
+        """Whether the losses up to the first graft, through signals, shadow and trial, are those of a run without."""
+        steps = self.attached[0].step
+        return self.course.losses[:steps] == plain_losses(self.family, steps)
 
     @cached_property
     def resumes(self) -> bool:
