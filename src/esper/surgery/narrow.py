@@ -30,7 +30,9 @@ def narrow(block: Block, num_units: int) -> fx.GraphModule:
     nodes = {-1: graph.placeholder("x")}
     for number, layer in enumerate(block.layers):
         args = tuple(nodes[arg.layer] if isinstance(arg, Ref) else arg for arg in layer.args)
-        if layer.role == "function":
+        if layer.kind == "select":  # a method: torch_geometric replaces the function by what fx cannot trace
+            nodes[number] = graph.call_method("select", args)
+        elif layer.role == "function":
             nodes[number] = graph.call_function(function(layer.kind), args, layer.of_class)
         else:
             root.add_module(name_of_layer(number), _layer(layer, block, num_units))
