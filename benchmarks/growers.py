@@ -98,10 +98,7 @@ def by_rules(session: Session) -> Grower:
 
 
 def by_widening(session: Session) -> Grower:
-    """The layers that are there, made up to 17 times as wide; shadows and trials of half the usual length.
-
-    What a net widened before its first 5 % of training gains more than what 300 steps of trial would show better.
-    """
+    """The layers that are there, made up to 17 times as wide; shadows and trials of half the usual length (LOG.md)."""
     return grower(session, recipes=WIDENING, controller=Rules(updates=150, trial=150, rest_steps=20))
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from torch import fx, nn
 
-from esper.surgery.forward_graph import graph_of
+from esper.surgery.forward_graph import graph_of, tried
 from esper.surgery.isolation import isolated
 
 
@@ -20,10 +21,7 @@ def whole(module: nn.Module, inside: Sequence[str]) -> fx.Graph | str:
 
     Activations written by hand are written out.
     """
-    try:
-        return graph_of(module, inside, into=_is_function_of_input)
-    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        return f"cannot be traced ({type(error).__name__})"
+    return tried(partial(graph_of, module, inside, into=_is_function_of_input))
 
 
 def in_parts(module: nn.Module, inside: Sequence[str]) -> list[tuple[fx.Graph, fx.Graph]]:
@@ -46,10 +44,10 @@ def _in_both_modes(module: nn.Module, inside: Sequence[str], method: str) -> tup
         for training in (True, False):
             for part in module.modules():
                 vars(part)["training"] = training
-            try:
-                graphs.append(graph_of(module, inside, into=_is_function_of_input, method=method))
-            except Exception:  # noqa: BLE001 - fx raises whatever the traced code raises
+            graph = tried(partial(graph_of, module, inside, into=_is_function_of_input, method=method))
+            if isinstance(graph, str):
                 return None
+            graphs.append(graph)
     return graphs[0], graphs[1]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from torch import fx, nn
@@ -56,14 +57,20 @@ def flaws(module: nn.Module, names: Iterable[str]) -> dict[str, str]:
     names = sorted(set(names))
     if _is_chain(module, names):
         return {}
-    try:
-        graph = "has been replaced" if "forward" in vars(module) else _flawless(module, names)
-    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
-        graph = f"cannot be traced ({type(error).__name__})"
+    replaced = "forward" in vars(module)
+    graph = "has been replaced" if replaced else tried(partial(_flawless, module, names))
     if isinstance(graph, str):
         return dict.fromkeys(names, graph)
     calls = Counter(node.target for node in graph.nodes if node.op == "call_module")
     return {name: "does not call both ends of the span once" for name in names if calls[name] != 1}
+
+
+def tried(tracing: Callable[[], fx.Graph | str]) -> fx.Graph | str:
+    """What ``tracing`` gives, or why the code cannot be traced."""
+    try:
+        return tracing()
+    except Exception as error:  # noqa: BLE001 - fx raises whatever the traced code raises
+        return f"cannot be traced ({type(error).__name__})"
 
 
 def follow(graph_module: fx.GraphModule, module: nn.Module) -> None:
