@@ -13,6 +13,8 @@ from torch.utils import checkpoint
 from esper.surgery.isolation import isolated
 from esper.surgery.names import above
 
+CHECKPOINTING = (checkpoint.checkpoint, checkpoint.checkpoint_sequential)
+
 
 class _Tracer(fx.Tracer):
     """Stops at every submodule, except those that hold a module of ``inside``, and before checkpointed parts.
@@ -23,7 +25,9 @@ class _Tracer(fx.Tracer):
     def __init__(
         self, inside: Sequence[str], into: Callable[[nn.Module], bool] | None = None, method: str = "forward"
     ) -> None:
-        super().__init__(autowrap_modules=(checkpoint,), autowrap_functions=(checkpoint.checkpoint,))
+        super().__init__(autowrap_modules=(checkpoint,))
+        # Of what that module holds only these: every function more is looked for in each forward that is traced.
+        self._autowrap_function_ids = {id(function) for function in CHECKPOINTING}
         self._inside = frozenset(inside)
         self._around = {outer for name in inside for outer in above(name)}
         self._into = into
@@ -48,6 +52,10 @@ def graph_of(
     asked for instead of the forward pass.
     Raises whatever the forward raises when it is given symbols instead of tensors.
     """
+    if method == "forward" and _is_chain(module, inside):
+        asked = [child for name, child in module.named_children() if name not in inside]
+        if into is None or not any(map(into, asked)):
+            return _chained(module)
     with isolated(module):
         return _traced(module, inside, into, method)
 
@@ -90,6 +98,16 @@ def _is_chain(module: nn.Module, names: Sequence[str]) -> bool:
         return False
     children = [child for _, child in module.named_children()]
     return len(children) == len(module) and all(name in module._modules for name in names)
+
+
+def _chained(module: nn.Module) -> fx.Graph:
+    """What tracing an ``nn.Sequential`` gives: each child called with what the one before it returned."""
+    graph = fx.Graph()
+    value = graph.placeholder("input")
+    for name in module._modules:
+        value = graph.call_module(name, (value,))
+    graph.output(value)
+    return graph
 
 
 def _flawless(module: nn.Module, names: Sequence[str]) -> fx.Graph | str:

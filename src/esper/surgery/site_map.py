@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -12,8 +13,10 @@ from typing import NamedTuple
 from esper.errors import SiteError
 from esper.surgery.block import Block
 from esper.surgery.blocks import Blocks
+from esper.surgery.names import above
 from esper.surgery.site import Site
 
+_WILD = frozenset("*?[")
 _HEADS = ("module", "class", "parameters", "share", "grows", "how, or why not")
 
 
@@ -80,11 +83,19 @@ class SiteMap:
         chooses spans, ``a+`` grafts after ``a``, anything else sites beside one module. Raises SiteError for a
         pattern that matches none.
         """
-        wanted = [patterns] if isinstance(patterns, str) else list(patterns)
-        for pattern in wanted:
-            if not any(_matches(site, pattern) for site in self.offers):
+        by_holder: dict[str, list[Site]] = defaultdict(list)
+        for site in self.offers:
+            for holder in (site.entry, *above(site.entry)):
+                by_holder[holder].append(site)
+        chosen: set[str] = set()
+        for pattern in [patterns] if isinstance(patterns, str) else patterns:
+            first = pattern.partition("..")[0].rstrip("+")
+            likely = self.offers if set(first) & _WILD else by_holder.get(first, ())
+            found = {site.name for site in likely if _matches(site, pattern)}
+            if not found:
                 raise SiteError(self._unknown(pattern))
-        return replace(self, sites=tuple(s for s in self.offers if any(_matches(s, p) for p in wanted)))
+            chosen |= found
+        return replace(self, sites=tuple(site for site in self.offers if site.name in chosen))
 
     def with_blocks(self, blocks: Blocks) -> SiteMap:
         """This map with the blocks that spans reach across; spans that have one are sites of their own accord."""

@@ -97,10 +97,13 @@ class Trace:
         return all(outer in self._callers(call) for call in self.by_module.get(inner, ()))
 
     def _callers(self, call: Call) -> Iterator[str]:
-        by_order = {other.order: other for other in self.calls}
-        while call.caller is not None and call.caller in by_order:
-            call = by_order[call.caller]
+        while call.caller is not None and call.caller in self._by_order:
+            call = self._by_order[call.caller]
             yield call.module
+
+    @cached_property
+    def _by_order(self) -> Mapping[int, Call]:
+        return {call.order: call for call in self.calls}
 
     @property
     def idle_macs(self) -> int:
