@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,8 +74,10 @@ class Statistics:
         finite = [pair for pair in pairs if all(bool(torch.isfinite(tensor).all()) for tensor in pair)]
         if not finite:
             return [*[0.0] * (NUM_STATISTICS - 1), NOT_MEASURED]
-        summary = _summary(torch.cat([pair.z for pair in finite]), torch.cat([pair.g for pair in finite]))
-        return [*(float(value) for value in summary), self._novelty([pair for pair in finite if len(pair.x)])]
+        return [
+            *(float(value) for value in _summary(finite)),
+            self._novelty([pair for pair in finite if len(pair.x)]),
+        ]
 
     def _novelty(self, matched: Sequence[Pair]) -> float:
         if not matched:
@@ -88,15 +90,26 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
 
     All lie on the CPU. Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
+    Sums are made of `MAX_ROWS` rows at a time, which are all that is ever held in float64.
     """
-    x, g = _to_unit_rms(x.double()), _to_unit_rms(g.double())
-    linear = torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
-    features = _random_features(x, generator)
+    x_scale, g_scale = _rms(x), _rms(g)
+    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=torch.float64, device="cpu")
+
+    def blocks() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        for few_x, few_g in zip(x.split(MAX_ROWS), g.split(MAX_ROWS), strict=True):
+            scaled = few_x.double() / x_scale
+            linear = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
+            yield (
+                linear,
+                torch.relu(scaled @ weight[:-1] / x.shape[1] ** 0.5 + weight[-1]),
+                few_g.double() / g_scale,
+            )
+
     n = len(x)
-    fit = torch.linalg.solve(_damped(linear.T @ linear / n, 1e-6), linear.T @ features / n)
-    novel = features - linear @ fit
-    moment = g.T @ novel / n
-    a, b = novel.T @ novel / n, g.T @ g / n
+    own, shared = _sums((a.T @ a / n, a.T @ f / n) for a, f, _ in blocks())
+    fit = torch.linalg.solve(_damped(own, 1e-6), shared)
+    novel = ((f - a @ fit, few_g) for a, f, few_g in blocks())
+    moment, a, b = _sums((few_g.T @ f / n, f.T @ f / n, few_g.T @ few_g / n) for f, few_g in novel)
     a_damped, b_damped = _damped(a, 1e-2), _damped(b, 1e-2)
     w = torch.linalg.solve(b_damped, torch.linalg.solve(a_damped, moment.T).T)
     freedom = torch.trace(torch.linalg.solve(a_damped, a)) * torch.trace(torch.linalg.solve(b_damped, b))
@@ -104,13 +117,19 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     return gain - freedom / (2 * n)
 
 
-def _random_features(x: Tensor, generator: torch.Generator) -> Tensor:
-    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=x.dtype, device="cpu")
-    return torch.relu(x @ weight[:-1] / x.shape[1] ** 0.5 + weight[-1])
+def _sums(terms: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
+    """Each place summed over all terms."""
+    found: list[Tensor] = []
+    for term in terms:
+        found = [total + more for total, more in zip(found, term, strict=True)] if found else list(term)
+    return found
 
 
-def _to_unit_rms(x: Tensor) -> Tensor:
-    return x / x.square().mean().sqrt().clamp_min(1e-30)
+def _rms(x: Tensor) -> Tensor:
+    """Root of the mean square in float64, not below 1e-30."""
+    (squares,) = _sums((few.double().square().sum(),) for few in x.split(MAX_ROWS))
+    rms = (squares / x.numel()).sqrt()
+    return rms.clamp_min(1e-30)
 
 
 def _signal(site: Site, values: Sequence[float]) -> Signal:
@@ -150,19 +169,25 @@ def _num_places(port: Port) -> int:
     return math.prod(port.shape) // port.width
 
 
-def _summary(z: Tensor, g: Tensor) -> list[Tensor]:
-    z, g = z.double(), g.double()
-    centred = z - z.mean(dim=0)
-    covariance = centred.T @ centred / len(z)
-    deviation = covariance.diagonal().clamp_min(1e-12).sqrt()
+def _summary(pairs: Sequence[Pair]) -> list[Tensor]:
+    """All signals of the outputs and gradients but the novelty gain; in float64 one pair at a time."""
+    n = sum(len(pair.z) for pair in pairs)
+    (mean,) = _sums((pair.z.double().sum(dim=0) / n,) for pair in pairs)
+    centred = (pair.z.double() - mean for pair in pairs)
+    (covariance,) = _sums((z.T @ z / n,) for z in centred)
+    alive, squares = _sums(
+        (pair.g.count_nonzero(dim=0), pair.g.double().square().sum() / n) for pair in pairs
+    )
+    variance = covariance.diagonal()
+    deviation = variance.clamp_min(1e-12).sqrt()
     width = len(deviation)
     correlation = (covariance / deviation / deviation[:, None]).abs().sum() - width
     return [
-        z.var(dim=0, correction=0).mean(),
-        (g == 0).all(dim=0).float().mean(),
+        variance.mean(),
+        (alive == 0).double().mean(),
         (correlation / max(width * (width - 1), 1)).clamp(0.0, 1.0),
         _effective_rank(covariance) / width,
-        g.square().sum(dim=1).mean().sqrt(),
+        squares.sqrt(),
     ]
 
 
