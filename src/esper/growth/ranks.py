@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from esper.errors import RankError
+from esper.surgery.graft import Graft
 
 T = TypeVar("T")
 PATIENCE = timedelta(minutes=5)
@@ -53,7 +54,7 @@ class Ranks(ABC):
         """Raise RankError when what every rank holds whole of ``model`` is not the same on all, to the bit."""
 
     @abstractmethod
-    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:
+    def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """From now on ``graft``, in the live model, is trained like the host; ``optimizer`` holds its parameters."""
 
     @abstractmethod
@@ -88,7 +89,7 @@ class Alone(Ranks):
     def compare(self, model: nn.Module) -> None:
         """There is nothing to compare with."""
 
-    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:
+    def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """There is nobody to join."""
 
     def apart(self) -> AbstractContextManager[object]:

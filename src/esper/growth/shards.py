@@ -13,6 +13,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from esper.growth.ranks import Many
+from esper.surgery.graft import Graft
 
 
 class Shards(Many):
@@ -26,7 +27,7 @@ class Shards(Many):
         super().__init__(mesh.mesh.flatten().tolist())
         self._model, self._mesh = model, mesh
 
-    def join(self, graft: nn.Module, optimizer: Optimizer) -> None:
+    def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """The graft is sharded by itself, and its optimizer state like its parameters."""
         before = list(graft.parameters())
         fully_shard(graft, mesh=self._mesh)

@@ -1,0 +1,75 @@
+"""Gradients of live grafts under DistributedDataParallel: one message, whatever paths the ranks take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+WORKER = Path(__file__).with_name("replicas_worker.py")
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each of two ranks saw."""
+    folder = tmp_path_factory.mktemp("replicas")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(WORKER), str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+
+
+def flat(gradients: Any) -> list[float]:
+    """All numbers of nested lists."""
+    if isinstance(gradients, list):
+        return [number for part in gradients for number in flat(part)]
+    return [gradients]
+
+
+def test_the_gradients_of_all_grafts_are_averaged_in_one_message(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        messages, gradients = found["all"]
+        assert messages == 1
+        assert flat(gradients) == pytest.approx(flat(found["alone"]))
+
+
+def test_a_graft_that_only_some_ranks_use_gets_their_share(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        messages, gradients = found["first"]
+        assert messages == 1
+        assert flat(gradients) == pytest.approx([number / 4 for number in flat(found["alone"])])
+
+
+def test_a_graft_that_no_rank_uses_has_no_gradient(ranks: list[dict[str, Any]]) -> None:
+    for found in ranks:
+        messages, gradients = found["none"]
+        assert messages == 1
+        assert set(gradients) == {None}
+
+
+def test_nothing_is_sent_under_no_sync(ranks: list[dict[str, Any]]) -> None:
+    for scale, found in zip((1, 3), ranks, strict=True):
+        messages, gradients = found["quiet"]
+        assert messages == 0
+        assert flat(gradients) == pytest.approx([number * scale / 2 for number in flat(found["alone"])])
+
+
+def test_a_graft_that_was_taken_out_is_not_sent_and_after_the_last_one_nothing_is(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        assert found["detached"] == [1, [None] * len(found["alone"])]
+        assert found["bare"] == [0, [None] * len(found["alone"])]
+        assert found["hooks"] == 0
