@@ -16,6 +16,7 @@ from benchmarks.memory.measures import interval, mean, measure
 from benchmarks.memory.replay import Run, found, read_runs, record, shuffled
 from benchmarks.table import Table, publish
 from esper.memory import Memory
+from esper.memory.learning.course import Course
 from esper.memory.learning.induce import KINDS, observe
 from esper.memory.learning.patterns import towards
 from esper.memory.learning.recoveries import recoveries
@@ -72,8 +73,8 @@ def held(patterns: Sequence[Item], episodes: Sequence[Episode]) -> list[Held]:
     shown: dict[int, list[float]] = {}
     for episode in episodes:
         assert episode.outcome is not None
-        for signature, observation in observe(episode, episode.outcome.reward).items():
-            shown.setdefault(signature, []).append(observation.reward)
+        for signature, (_, seen) in observe(Course(episode), episode.outcome.reward).items():
+            shown.setdefault(signature, []).append(seen.reward)
     return [
         Held(
             item.pattern,
@@ -136,7 +137,8 @@ def recovery(patterns: Sequence[Item], episodes: Sequence[Episode]) -> list[str]
     for item in patterns:
         if item.pattern == "recovery":
             known.setdefault(item.lesson.condition, set()).add(item.lesson.actions)
-    cures = [one for episode in episodes for one in recoveries(episode, 1.0) if one.reward > 0]
+    shown = [shown for episode in episodes for shown in recoveries(Course(episode), 1.0)]
+    cures = [one for one, _, _, cured in shown if cured]
     met = [one for one in cures if one.condition in known]
     same = [one for one in met if one.actions in known[one.condition]]
     errors = sum(step.error is not None for episode in episodes for step in episode.steps)

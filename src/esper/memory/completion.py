@@ -59,13 +59,13 @@ class Completion:
             ended = self._ended(id, at)
             ledger = self._opened(ended.namespace)
             done = self._judged(ended, outcome, ledger)
-            self._store.episodes.finish(done)
             if outcome.reward >= SUCCESS:
                 ledger.add_effort(done, _effort(done))
             self._store.items.add([(_item_of(done), _words_of(done, self._tasks_before(id)))])
-            induce(self._store, ledger, done, outcome.reward, min_episodes=self._learning.min_episodes)
-            settled = self._settle(done, outcome)
-            ledger.close(self._store.touch(done.namespace), settled=settled)
+            seen = induce(self._store, ledger, done, outcome.reward, min_episodes=self._learning.min_episodes)
+            self._store.episodes.finish(done, seen)
+            self._settle(done, outcome, ledger)
+            ledger.close(self._store.touch(done.namespace))
         self._ledger = ledger
         return done
 
@@ -87,6 +87,8 @@ class Completion:
         found = self._store.episodes.get([id], steps=False).get(id)
         if found is None:
             raise EpisodeError(f"there is no episode {id}")
+        if found.state != "open":
+            raise EpisodeError(f"episode {id} is not open: it has ended already")
         steps = tuple(self._store.episodes.tail(id, LEARNED_STEPS))
         number = steps[-1].number if steps else 0
         ended = max(at, found.started)
@@ -115,21 +117,25 @@ class Completion:
             tasks += [one.task for one in self._store.episodes.get([id], steps=False).values()]
         return tasks[::-1]
 
-    def _settle(self, episode: Episode, outcome: Outcome) -> bool:
-        """What was used in the episode earns or loses trust by how the episode ended; whether anything was used."""
+    def _settle(self, episode: Episode, outcome: Outcome, ledger: Ledger) -> None:
+        """What was used in the episode earns or loses trust by how the episode ended."""
         at = episode.ended or 0
-        pending = self._store.exposures.pending(episode.id)
-        for told in pending:
-            settle(self._store, msgspec.structs.replace(told, reward=outcome.reward, at=at))
-        return bool(pending)
+        for told in self._store.exposures.pending(episode.id):
+            item = settle(self._store, msgspec.structs.replace(told, reward=outcome.reward, at=at))
+            if item is not None and item.signature is not None:
+                ledger.reread(item.signature)
 
 
-def settle(store: Store, told: Feedback) -> None:
-    """Note a use and, where its reward is known, let the item earn or lose trust. Runs in the caller's transaction."""
+def settle(store: Store, told: Feedback) -> Item | None:
+    """Note a use and, where its reward is known, let the item earn or lose trust; the item as it was before.
+
+    Runs in the caller's transaction.
+    """
     store.exposures.use([told])
     item = store.items.get([told.item]).get(told.item)
     if item is not None and told.reward is not None:
         store.items.update({item.id: used(item.tally, told.reward, told.at)})
+    return item
 
 
 def _effort(episode: Episode) -> Effort:

@@ -269,8 +269,10 @@ class ItemConformance:
     def test_a_sighting_counts_once_an_episode(self, store: Store) -> None:
         """And is its evidence, newest first."""
         store.episodes.add([episode(1), episode(2, context={"depth": 3})])
-        store.sightings.add("episode-0001", [Sighting(5, 1, 2, 1.0), Sighting(-6, 1, 1, 0.0)])
-        store.sightings.add("episode-0002", [Sighting(5, 3, 4, 0.5)])
+        ended = {"state": "completed", "ended": _SECOND}
+        first = [Sighting(5, 1, 2, 0.5), Sighting(-6, 1, 1, 0.0), Sighting(5, 1, 2, 1.0)]
+        store.episodes.finish(episode(1, **ended), first)
+        store.episodes.finish(episode(2, context={"depth": 3}, **ended), [Sighting(5, 3, 4, 0.5)])
         assert store.sightings.counts([5, -6, 7]) == {5: 2, -6: 1}
         assert [(seen.episode, seen.first, seen.reward) for seen in store.sightings.evidence(5, 9)] == [
             ("episode-0002", 3, 0.5),
@@ -285,8 +287,8 @@ class ItemConformance:
         """By one, and by its reward; what nobody put is not there."""
         store.episodes.add([episode(1)])
         half = Outcome(ending="partial", share=0.5)
-        store.episodes.finish(episode(1, state="completed", ended=_SECOND, outcome=half))
-        store.sightings.add("episode-0001", [Sighting(5, 1, 1, 0.5)])
+        ended = episode(1, state="completed", ended=_SECOND, outcome=half)
+        store.episodes.finish(ended, [Sighting(5, 1, 1, 0.5)])
         store.sightings.put_support({5: Support(3, 2.0), -6: Support(1, 1.0)})
         store.sightings.put_support({-6: Support(2, 1.5)})
         assert store.sightings.support([5, -6, 7]) == {5: Support(3, 2.0), -6: Support(2, 1.5)}
@@ -376,7 +378,8 @@ class StoreConformance(EpisodeConformance, ItemConformance):
         store.episodes.add([episode(1, tags=("t",)), episode(2)])
         store.items.add([note(1, "cake")])
         store.episodes.add_steps([("episode-0001", Step(number=1))])
-        store.sightings.add("episode-0001", [Sighting(5, 1, 1, 1.0)])
+        ended = episode(1, state="completed", ended=_SECOND, tags=("t",))
+        store.episodes.finish(ended, [Sighting(5, 1, 1, 1.0)])
         store.exposures.add([Exposure(id="shown", query="q", items=("note-0001",), episode="episode-0001")])
         store.catalogue.relate(Relation(type="follows", source="episode-0002", target="episode-0001"))
         store.catalogue.checkpoint(Checkpoint(id="mark", episode="episode-0001", number=1))

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.memory import Memory
+from esper.memory.learning.course import Course
 from esper.memory.learning.habits import added, expected, habits_of, is_pattern
 from esper.memory.learning.observation import Observation
 from esper.memory.records import Episode, Step
@@ -24,24 +25,16 @@ def episode(*tools):
 def habits(episodes, *, reward=0.5):
     counts = {}
     for one in episodes:
-        counts = added(counts, habits_of(one, reward))
+        counts = added(counts, habits_of(Course(one), reward))
     return counts
 
 
 def sequence(*actions):
-    return Observation(kind="sequence", actions=actions, first=1, last=3, reward=1.0)
+    return Observation.of("default", "sequence", actions)
 
 
 def decision(condition, action, *, previous=""):
-    return Observation(
-        kind="decision",
-        condition=condition,
-        actions=(action,),
-        first=1,
-        last=1,
-        reward=1.0,
-        previous=previous,
-    )
+    return Observation.of("default", "decision", (action,), condition=condition, previous=previous)
 
 
 def at_random(count):
@@ -96,7 +89,7 @@ def test_what_is_there_stays_a_little_longer_than_it_takes_to_begin():
 @given(st.lists(st.text("abc", min_size=1, max_size=6), min_size=1, max_size=8), st.floats(0.0, 1.0))
 def test_what_an_episode_put_in_can_be_taken_out_again(runs, reward):
     before = habits([episode(*run) for run in runs])
-    more = habits_of(episode("a", "c", "a"), reward)
+    more = habits_of(Course(episode("a", "c", "a")), reward)
     after = added(added(before, more), more, sign=-1.0)
     assert set(after) == {name for name, count in before.items() if count > 0}
     assert all(abs(after[name] - before[name]) < 1e-9 for name in after)

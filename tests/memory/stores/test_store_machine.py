@@ -51,8 +51,8 @@ class StoreMachine(RuleBasedStateMachine):
         self.episodes[id] = msgspec.structs.replace(self.episodes[id], steps=before + steps)
 
     @precondition(lambda self: any(one.state == "open" for one in self.episodes.values()))
-    @rule(data=st.data(), share=st.floats(0, 1))
-    def finish(self, data, share):
+    @rule(data=st.data(), share=st.floats(0, 1), signatures=st.sets(st.integers(-3, 3)))
+    def finish(self, data, share, signatures):
         one = self.episodes[data.draw(st.sampled_from(self._open()))]
         outcome = Outcome(ending="partial", share=share)
         ended = {
@@ -62,7 +62,9 @@ class StoreMachine(RuleBasedStateMachine):
             "outcome": outcome,
         }
         self.episodes[one.id] = msgspec.structs.replace(one, **ended)
-        self.store.episodes.finish(self.episodes[one.id])
+        seen = [Sighting(sign, 1, 1, 1.0) for sign in sorted(signatures)]
+        self.store.episodes.finish(self.episodes[one.id], seen)
+        self.seen |= {(sign, one.id): 1.0 for sign in signatures}
 
     @precondition(lambda self: self.episodes)
     @rule(data=st.data())
@@ -71,14 +73,6 @@ class StoreMachine(RuleBasedStateMachine):
         self.store.episodes.forget([id])
         del self.episodes[id]
         self.seen = {key: reward for key, reward in self.seen.items() if key[1] != id}
-
-    @precondition(lambda self: self.episodes)
-    @rule(data=st.data(), signatures=st.sets(st.integers(-3, 3), min_size=1))
-    def see(self, data, signatures):
-        id = data.draw(st.sampled_from(sorted(self.episodes)))
-        if not any(key[1] == id for key in self.seen):
-            self.store.sightings.add(id, [Sighting(sign, 1, 1, 1.0) for sign in sorted(signatures)])
-            self.seen |= {(sign, id): 1.0 for sign in signatures}
 
     @rule(number=NUMBERS, word=WORDS)
     def write_note(self, number, word):

@@ -3,52 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
-from esper.memory.learning.observation import Observation
-from esper.memory.learning.recoveries import attempt
-from esper.memory.learning.wording import deed, error_signature, scope
-from esper.memory.records import Episode, Step
+from esper.memory.learning.course import Course
+from esper.memory.learning.observation import NUM_INTERNED, Observation, Shown
+from esper.memory.learning.wording import error_signature
 
 
-def antipatterns(episode: Episode, reward: float) -> Iterator[Observation]:
+def antipatterns(course: Course, reward: float) -> Iterator[Shown]:
     """A deed that never ran without an error: reward 0. One that did: reward 1, which begins no warning.
 
     A deed that was left and then tried again is a check of what was done between, and tells nothing of itself.
     """
     del reward  # a warning is right or wrong by its own step
-    kind = scope(episode)
-    worked = {deed(step) for step in episode.steps if step.error is None}
-    checks = _checks(episode.steps) - worked
-    for place, step in enumerate(episode.steps):
-        done = deed(step)
-        if done in checks:
-            continue
-        broken = step.error is not None and done not in worked
-        yield Observation(
-            kind="antipattern",
-            scope=kind,
-            actions=(done,),
-            first=step.number,
-            last=step.number,
-            reward=0.0 if broken else 1.0,
-            instead=_cure(episode.steps, place) if broken else (),
-            pitfall=error_signature(step.error or "") if broken else "",
-            counter=not broken,
-        )
+    space, kind = course.episode.namespace, course.scope
+    worked = {done for done, step in zip(course.deeds, course.steps, strict=True) if step.error is None}
+    checks = _checks(course.deeds) - worked
+    for place, (done, step) in enumerate(zip(course.deeds, course.steps, strict=True)):
+        if done in worked:
+            yield _worked(space, kind, done), step.number, step.number, 1.0
+        elif done not in checks:
+            cure = course.attempts.get(place)
+            one = Observation.of(
+                space,
+                "antipattern",
+                (done,),
+                scope=kind,
+                instead=cure[0] if cure and cure[1] else (),
+                pitfall=error_signature(step.error or ""),
+            )
+            yield one, step.number, step.number, 0.0
 
 
-def _checks(steps: Sequence[Step]) -> set[str]:
+@lru_cache(maxsize=NUM_INTERNED)
+def _worked(namespace: str, scope: str, done: str) -> Observation:
+    return Observation.of(namespace, "antipattern", (done,), scope=scope, counter=True)
+
+
+def _checks(deeds: Sequence[str]) -> set[str]:
     """What was done again after something else was done."""
     last: dict[str, int] = {}
     found: set[str] = set()
-    for place, step in enumerate(steps):
-        done = deed(step)
+    for place, done in enumerate(deeds):
         if last.get(done, place) < place - 1:
             found.add(done)
         last[done] = place
     return found
-
-
-def _cure(steps: Sequence[Step], place: int) -> tuple[str, ...]:
-    found = attempt(steps, place)
-    return found[0] if found and found[1] else ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from esper.memory.learning.recoveries import WINDOW
+from esper.memory.learning.attempts import WINDOW
 from esper.memory.learning.wording import deed, error_signature
 from esper.memory.records import Step
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+import msgspec
+
 from esper.memory.learning.habits import Habits, floor, is_pattern, outcomes
 from esper.memory.learning.observation import Observation
 from esper.memory.records import PatternKind
@@ -24,27 +26,43 @@ MOSTLY: Final = 0.75
 """The mean chance that a deed goes wrong which does so by itself: two of two, five of six."""
 
 
-def verdict(
-    one: Observation, support: Support, base: Support, habits: Habits, *, there: bool
-) -> PatternKind | None:
-    """What sort of pattern this is by now, if any. ``base`` is all that was seen in its place, ``one`` included.
+class Ground(msgspec.Struct, frozen=True, gc=False):
+    """What something is held against: all that was seen in its place, itself included, and what is usual there.
+
+    It must be seen ``floor`` times, and its rate lie ``bar`` standard deviations from that of the rest.
+    """
+
+    base: Support
+    habits: Habits
+    floor: float
+    bar: float
+
+    @classmethod
+    def of(cls, base: Support, habits: Habits) -> Ground:
+        """The ground of a place in a kind of task."""
+        episodes, _ = outcomes(habits)
+        return cls(base, habits, floor(habits), BAR + STRICTER * math.log2(max(episodes, 16.0) / 16.0))
+
+
+def verdict(one: Observation, support: Support, ground: Ground, *, there: bool) -> PatternKind | None:
+    """What sort of pattern this is by now, if any.
 
     Better than the rest, it is what it was observed as; worse, an anti-pattern, where there is a condition to warn in.
     A cure was seen to cure: it need only do so mostly, and no worse than the rest. Where all ended alike, or nobody did
     otherwise, nothing can be compared: the usual way is a pattern if it works.
     """
     if one.kind == "antipattern":
-        return "antipattern" if _breaks(support, base, there=there) else None
-    gap = ahead(support, base)
+        return "antipattern" if _breaks(support, ground.base, there=there) else None
+    gap = ahead(support, ground.base)
     if gap is None:
         if one.kind == "recovery" and _mean(support) <= NEVER:
             return "antipattern"
-        usual = is_pattern(one, support, habits, there=there)
+        usual = is_pattern(one, support, ground.habits, there=there)
         return one.kind if usual and _mean(support) >= USUAL else None
     if one.kind == "recovery" and gap >= 0 and _mean(support) >= USUAL:
         return "recovery"
     share = KEEP if there else 1.0
-    if abs(gap) < BAR * share or abs(gap) < _bar(habits) * share or support.seen < floor(habits) * share:
+    if abs(gap) < ground.bar * share or support.seen < ground.floor * share:
         return None
     return one.kind if gap > 0 else "antipattern" if one.condition and one.kind != "approach" else None
 
@@ -74,8 +92,3 @@ def _breaks(support: Support, base: Support, *, there: bool) -> bool:
     return 1.0 - mean >= MOSTLY * (KEEP if there else 1.0) and (
         gap is None or gap < -BAR * (KEEP if there else 1.0)
     )
-
-
-def _bar(habits: Habits) -> float:
-    episodes, _ = outcomes(habits)
-    return BAR + STRICTER * math.log2(max(episodes, 16.0) / 16.0)

@@ -3,57 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 
-from esper.memory.learning.observation import Observation
-from esper.memory.learning.recoveries import attempt
-from esper.memory.learning.wording import deed, failing, scope, symbol
-from esper.memory.records import Episode, Step
+from esper.memory.learning.course import Course
+from esper.memory.learning.observation import NUM_INTERNED, Observation, Shown
 
 
-def decisions(episode: Episode, reward: float) -> Iterator[Observation]:
+def decisions(course: Course, reward: float) -> Iterator[Shown]:
     """Condition (the step before and whether it failed) → the next tool, and what it did; the reward is the episode's.
 
     What was done about an error that was tried again is a recovery, and judged by itself.
     """
-    before: Step | None = None
-    kind = scope(episode)
-    for place, step in enumerate(episode.steps):
-        name, done = symbol(step), deed(step)
-        if before is None or before.error is not None or symbol(before) != name:
-            previous = symbol(before) if before is not None and before.error is None else ""
-            yield _decision(after(before), name, step, reward, previous=previous)
-        if done != name and not _judged(episode, place):
-            yield _decision(_exactly(before), done, step, reward, scope=kind)
-        before = step
+    space, steps, symbols = course.episode.namespace, course.steps, course.symbols
+    for place, (step, name, done) in enumerate(zip(steps, symbols, course.deeds, strict=True)):
+        number = step.number
+        if course.begins(place):
+            previous = symbols[place - 1] if place and steps[place - 1].error is None else ""
+            yield _choice(space, course.before[place], name, previous), number, number, reward
+        if done != name and place - 1 not in course.attempts:
+            yield _deed(space, course.scope, course.exactly_before[place], done), number, number, reward
 
 
-def _decision(
-    condition: str, action: str, step: Step, reward: float, *, previous: str = "", scope: str = ""
-) -> Observation:
-    return Observation(
-        kind="decision",
-        condition=condition,
-        actions=(action,),
-        first=step.number,
-        last=step.number,
-        reward=reward,
-        previous=previous,
-        scope=scope,
-        exact=not previous and action != symbol(step),
-    )
+@lru_cache(maxsize=NUM_INTERNED)
+def _choice(namespace: str, condition: str, tool: str, previous: str) -> Observation:
+    return Observation.of(namespace, "decision", (tool,), condition=condition, previous=previous)
 
 
-def _judged(episode: Episode, place: int) -> bool:
-    erred = place > 0 and episode.steps[place - 1].error is not None
-    return erred and attempt(episode.steps, place - 1) is not None
-
-
-def _exactly(step: Step | None) -> str:
-    return failing(step) if step is not None and step.error is not None else after(step)
-
-
-def after(step: Step | None) -> str:
-    """The condition in words: ``after pytest failed``, ``after pytest``, ``at the start``."""
-    if step is None:
-        return "at the start"
-    return f"after {symbol(step)} failed" if step.error is not None else f"after {symbol(step)}"
+@lru_cache(maxsize=NUM_INTERNED)
+def _deed(namespace: str, scope: str, condition: str, done: str) -> Observation:
+    return Observation.of(namespace, "decision", (done,), scope=scope, condition=condition, exact=True)

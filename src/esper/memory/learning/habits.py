@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping
 from typing import Final
 
-from esper.memory.learning.decisions import after
+from esper.memory.learning.course import Course
 from esper.memory.learning.observation import Observation
-from esper.memory.learning.wording import deed, runs, symbol
-from esper.memory.records import Episode, Step
 from esper.memory.stores.store import Support
 
 LIFT: Final = 2.0
@@ -36,19 +33,19 @@ _LEARNED: Final = frozenset({"sequence", "decision", "approach"})
 Habits = Mapping[str, float]
 
 
-def habits_of(episode: Episode, reward: float) -> dict[str, float]:
+def habits_of(course: Course, reward: float) -> dict[str, float]:
     """What one episode adds: its tools once a run, the conditions of its decisions, itself and its reward."""
-    counts: Counter[str] = Counter(name for name, _, _ in runs(episode.steps))
-    total = float(sum(counts.values()))
-    before: Step | None = None
-    for step in episode.steps:
-        if before is None or before.error is not None or symbol(before) != symbol(step):
-            counts[after(before)] += 1
-        before = step
-    done = {deed(step) for step in episode.steps}
-    broken = len(done) - len({deed(step) for step in episode.steps if step.error is None})
-    ours = {_EPISODES: 1.0, _REWARD: reward, _RUNS: total, _DEEDS: float(len(done))}
-    return ours | ({_BROKEN: float(broken)} if broken else {}) | counts
+    deeds = set(course.deeds)
+    worked = {done for done, step in zip(course.deeds, course.steps, strict=True) if step.error is None}
+    counts = {_EPISODES: 1.0, _REWARD: reward, _RUNS: float(len(course.runs)), _DEEDS: float(len(deeds))}
+    if len(deeds) > len(worked):
+        counts[_BROKEN] = float(len(deeds) - len(worked))
+    for name, _, _ in course.runs:
+        counts[name] = counts.get(name, 0.0) + 1.0
+    for place, condition in enumerate(course.before):
+        if course.begins(place):
+            counts[condition] = counts.get(condition, 0.0) + 1.0
+    return counts
 
 
 def outcomes(habits: Habits) -> tuple[float, float]:

@@ -37,21 +37,19 @@ class Ledger:
         self._store = store
         self.namespace = namespace
         self.stamp = 0
-        self._support: dict[int, Support] = {}
-        self._known: dict[int, Known | None] = {}
+        self._standing: dict[int, Known | Support] = {}
         self._habits: dict[str, dict[str, float]] = {}
         self._counts: dict[int, int] = {}
         self._efforts: dict[tuple[str, str], list[Effort]] = {}
 
-    def known(self, signatures: Mapping[int, PatternKind]) -> dict[int, Known]:
-        """The patterns that are there; each signature comes with the kind as which it is observed."""
-        unread = [sign for sign in signatures if sign not in self._known]
+    def standing(self, kinds: Mapping[int, PatternKind]) -> dict[int, Known | Support]:
+        """How far each signature has come, which comes with the kind as which it is observed."""
+        standing = self._standing
+        unread = [sign for sign in kinds if sign not in standing]
         if unread:
             supported = self.support(unread)  # every pattern began as something that was supported
-            self._known |= dict.fromkeys(unread)
-            self._known |= self._read({sign: signatures[sign] for sign in supported})
-        known = self._known
-        return {sign: one for sign in signatures if (one := known[sign]) is not None}
+            standing |= self._read({sign: kinds[sign] for sign in supported})
+        return {sign: standing[sign] for sign in kinds}
 
     def _read(self, kinds: Mapping[int, PatternKind]) -> dict[int, Known]:
         tallies = self._store.items.tallies(list(kinds)) if kinds else {}
@@ -63,17 +61,19 @@ class Ledger:
         }
 
     def support(self, signatures: Collection[int]) -> dict[int, Support]:
-        """In how many episodes each was seen before; those that never were are left out."""
-        unread = [sign for sign in signatures if sign not in self._support]
+        """In how many episodes each was seen before that is no pattern; those that never were are left out."""
+        standing = self._standing
+        unread = [sign for sign in signatures if sign not in standing]
         if unread:
-            self._support |= dict.fromkeys(unread, NONE) | self._store.sightings.support(unread)
-        support = self._support
-        return {sign: told for sign in signatures if (told := support[sign]) is not NONE}
+            standing |= dict.fromkeys(unread, NONE)
+            standing |= self._store.sightings.support(unread)
+        told = {sign: standing[sign] for sign in signatures}
+        return {sign: one for sign, one in told.items() if isinstance(one, Support) and one is not NONE}
 
     def put_support(self, support: Mapping[int, Support]) -> None:
         """Write in how many episodes each was seen."""
         self._store.sightings.put_support(support)
-        self._support.update(support)
+        self._standing.update(support)
 
     def habits(self, scopes: Collection[str]) -> dict[str, dict[str, float]]:
         """How often each thing was done in each of these kinds of task."""
@@ -87,12 +87,12 @@ class Ledger:
         self._store.sightings.put_habits(self.namespace, habits)
         self._habits.update(habits)
 
-    def see(self, episode: str, sightings: Sequence[Sighting]) -> None:
-        """Write all that was seen in an episode."""
-        self._store.sightings.add(episode, sightings)
+    def see(self, sightings: Sequence[Sighting]) -> None:
+        """Know of all that was seen in an episode, which is written with its end."""
+        counts = self._counts
         for seen in sightings:
-            if seen.signature in self._counts:
-                self._counts[seen.signature] += 1
+            if seen.signature in counts:
+                counts[seen.signature] += 1
 
     def num_seen(self, signature: int) -> int:
         """In how many episodes a signature was seen."""
@@ -119,26 +119,26 @@ class Ledger:
     def update(self, known: Mapping[int, Known]) -> None:
         """Write what patterns count that are there."""
         self._store.items.update_signed({sign: one.tally for sign, one in known.items()})
-        self._known.update(known)
+        self._standing.update(known)
 
     def drop(self, signatures: Collection[int]) -> None:
-        """Erase patterns."""
+        """Erase patterns; their support is put by the caller."""
         if signatures:
             self._store.items.forget([item.id for item in self._store.items.signed([*signatures]).values()])
-            self._known.update(dict.fromkeys(signatures))
 
     def begin(self, begun: Mapping[int, Known]) -> None:
         """Know of patterns that were written just now."""
-        self._known.update(begun)
+        self._standing.update(begun)
 
-    def close(self, stamp: int, *, settled: bool) -> None:
-        """What is kept for the next completion, true at ``stamp``; ``settled``: trust has moved by use meanwhile."""
+    def reread(self, signature: int) -> None:
+        """Trust in a pattern has moved by its use."""
+        self._standing.pop(signature, None)
+
+    def close(self, stamp: int) -> None:
+        """What is kept for the next completion, true at ``stamp``."""
         self.stamp = stamp
-        if settled:
-            self._known.clear()
-        if len(self._support) > MAX_KEPT:
-            self._support.clear()
-            self._known.clear()
+        if len(self._standing) > MAX_KEPT:
+            self._standing.clear()
             self._habits.clear()
             self._counts.clear()
             self._efforts.clear()

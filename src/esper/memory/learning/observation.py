@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypedDict, Unpack
 
 import msgspec
 
@@ -14,8 +14,22 @@ MAX_OBSERVATIONS: Final = 24
 """Of each kind and episode; the first ones count."""
 
 
+class _More(TypedDict, total=False):
+    scope: str
+    condition: str
+    instead: tuple[str, ...]
+    pitfall: str
+    counter: bool
+    exact: bool
+    previous: str
+
+
+NUM_INTERNED: Final = 8_192
+"""So many observations of a kind are kept in the process, since what recurs is what is looked for."""
+
+
 class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Between steps ``first`` and ``last``: when ``condition``, then ``actions``, with this reward in [0, 1].
+    """When ``condition``, then ``actions``; ``signature`` is equal for equal kind, scope, condition and actions.
 
     ``counter`` marks one that only speaks against a pattern that is there; it is not written down, since the choices of
     an episode tell as much. ``exact`` actions say what the tools did. ``previous`` is the tool that ran without error
@@ -24,9 +38,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     kind: PatternKind
     actions: tuple[str, ...]
-    first: int
-    last: int
-    reward: float
+    signature: int
     scope: str = ""
     condition: str = ""
     instead: tuple[str, ...] = ()
@@ -35,9 +47,13 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     exact: bool = False
     previous: str = ""
 
-    def signature(self, namespace: str) -> int:
-        """Equal for equal kind, scope, condition and actions within a namespace."""
-        return signature_of(namespace, self.kind, self.scope, self.condition, *self.actions)
+    @classmethod
+    def of(
+        cls, namespace: str, kind: PatternKind, actions: tuple[str, ...], **more: Unpack[_More]
+    ) -> Observation:
+        """An observation within a namespace, with its signature."""
+        signature = signature_of(namespace, kind, more.get("scope", ""), more.get("condition", ""), *actions)
+        return cls(kind=kind, actions=actions, signature=signature, **more)
 
     def lesson(self, episode: Episode, pattern: PatternKind) -> Lesson:
         """The words of the pattern of this kind that the observation belongs to."""
@@ -51,6 +67,10 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         )
         task_type, domain = (episode.task_type, episode.domain) if self.scope else ("", "")
         return msgspec.structs.replace(lesson, text=worded(pattern, lesson, task_type, domain))
+
+
+Shown = tuple[Observation, int, int, float]
+"""An observation with the numbers of the first and last step that showed it, and its reward in [0, 1]."""
 
 
 def worded(pattern: PatternKind, lesson: Lesson, task_type: str, domain: str) -> str:

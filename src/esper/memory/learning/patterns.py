@@ -34,7 +34,7 @@ def begin(store: Store, episode: Episode, one: Observation, pattern: PatternKind
         id=new_id(now),
         kind="pattern",
         pattern=pattern,
-        signature=one.signature(episode.namespace),
+        signature=one.signature,
         lesson=one.lesson(episode, pattern),
         namespace=episode.namespace,
         task_type=episode.task_type if one.scope else "",
@@ -49,21 +49,23 @@ def begin(store: Store, episode: Episode, one: Observation, pattern: PatternKind
 
 
 def _introduce(store: Store, item: Item, episode: Episode) -> None:
-    rivals = _rivals(store, item)
+    if item.pattern != "antipattern" and not _rivals(store, item, ("antipattern",)):
+        return
+    rivals = _rivals(store, item, ("decision", "recovery", "antipattern"))
     warned = [one for one in (*rivals, item) if one.pattern == "antipattern" and not one.lesson.instead]
     hopeful = [one for one in (item, *rivals) if one.pattern != "antipattern" and _mean(one) > 0.5]
     for one in warned if hopeful else ():
         tell_instead(store, one, max(hopeful, key=_mean).lesson.actions, episode)
 
 
-def _rivals(store: Store, item: Item) -> list[Item]:
+def _rivals(store: Store, item: Item, patterns: tuple[PatternKind, ...]) -> list[Item]:
     """Other patterns of the same place."""
     filter = Filter(
         namespace=item.namespace,
         task_type=item.task_type,
         domain=item.domain,
         kinds=("pattern",),
-        patterns=("decision", "recovery", "antipattern"),
+        patterns=patterns,
     )
     found = store.items.find(filter, limit=_RIVALS)
     return [one for one in found if one.lesson.condition == item.lesson.condition and one.id != item.id]
@@ -91,9 +93,9 @@ def with_evidence(store: Store, item: Item, *, clean: int = 0) -> Item:
     return msgspec.structs.replace(item, tally=tally)
 
 
-def tried(episode: Episode, one: Observation) -> int:
-    """The signature of the choice behind a deed: seen wherever it was done, whether it worked or not."""
-    step = next(step for step in episode.steps if step.number == one.first)
+def tried(episode: Episode, number: int) -> int:
+    """The signature of the choice behind the deed of a step: seen wherever it was done, whether it worked or not."""
+    step = next(step for step in episode.steps if step.number == number)
     return choice_signature(episode.namespace, step.action or step.tool)
 
 

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
 from esper.memory.identity import signature_of
+from esper.memory.learning.contrast import Ground
+from esper.memory.learning.course import Course
 from esper.memory.learning.habits import Habits, added, habits_of, outcomes, unbroken
 from esper.memory.learning.ledger import Ledger
 from esper.memory.learning.observation import Observation
 from esper.memory.learning.recoveries import recoveries
-from esper.memory.learning.wording import scope
 from esper.memory.records import Episode
 from esper.memory.stores.store import Store, Support
 
@@ -18,18 +19,18 @@ from esper.memory.stores.store import Store, Support
 class Places:
     """The errors that an episode did something about, with the support of each; ``habits`` are told by kind of task."""
 
-    def __init__(self, namespace: str, observed: Iterable[Observation]) -> None:
+    def __init__(self, namespace: str, attempts: Iterable[tuple[str, float]]) -> None:
+        """``attempts`` are conditions, each with whether it was cured."""
         self._namespace = namespace
         self.habits: Mapping[str, Habits] = {}
-        self._bases: dict[tuple[bool, str], Support] = {}
+        self._grounds: dict[tuple[bool, str], Ground] = {}
         counts: dict[int, list[float]] = defaultdict(list)
-        for one in observed:
-            if one.kind == "recovery":
-                counts[self._signature(one)].append(one.reward)
+        for condition, won in attempts:
+            counts[self._signature(condition)].append(won)
         self.support = {sign: Support(len(won), sum(won)) for sign, won in counts.items()}
 
-    def _signature(self, one: Observation) -> int:
-        return signature_of(self._namespace, "place", one.condition)
+    def _signature(self, condition: str) -> int:
+        return signature_of(self._namespace, "place", condition)
 
     def add(self, before: Mapping[int, Support]) -> None:
         """Count in what was there before."""
@@ -37,21 +38,22 @@ class Places:
             told = before.get(sign) or Support(0, 0.0)
             self.support[sign] = Support(told.seen + own.seen, told.won + own.won)
 
-    def base(self, one: Observation) -> Support:
-        """All that was seen where ``one`` was: attempts at an error, deeds, else episodes of its kind of task."""
+    def ground(self, one: Observation) -> Ground:
+        """What ``one`` is held against: attempts at an error, deeds, else episodes of its kind of task."""
         if one.kind == "recovery":
-            return self.support[self._signature(one)]
+            return Ground.of(self.support[self._signature(one.condition)], self.habits[one.scope])
         alone = one.kind == "antipattern"
-        base = self._bases.get((alone, one.scope))
-        if base is None:
-            count, won = (unbroken if alone else outcomes)(self.habits[one.scope])
-            base = self._bases[alone, one.scope] = Support(int(count), won)
-        return base
+        found = self._grounds.get((alone, one.scope))
+        if found is None:
+            habits = self.habits[one.scope]
+            count, won = (unbroken if alone else outcomes)(habits)
+            found = self._grounds[alone, one.scope] = Ground.of(Support(int(count), won), habits)
+        return found
 
 
-def with_habits(ledger: Ledger, episode: Episode, more: Habits) -> dict[str, dict[str, float]]:
-    """Count the episode in, for its kind of task and for all; the habits as they are now."""
-    before = ledger.habits(dict.fromkeys(("", scope(episode))))
+def with_habits(ledger: Ledger, scope: str, more: Habits) -> dict[str, dict[str, float]]:
+    """Count an episode in, for its kind of task and for all; the habits as they are now."""
+    before = ledger.habits(dict.fromkeys(("", scope)))
     now = {name: added(habits, more) for name, habits in before.items()}
     ledger.put_habits(now)
     return now
@@ -62,17 +64,19 @@ def unlearn(store: Store, episode: Episode) -> None:
     if not episode.steps:
         return
     reward = episode.outcome.reward if episode.outcome else 0.0
-    scopes = list(dict.fromkeys(("", scope(episode))))
+    course = Course(episode)
+    scopes = list(dict.fromkeys(("", course.scope)))
     before = store.sightings.habits(episode.namespace, scopes)
-    left = {name: added(before[name], habits_of(episode, reward), sign=-1.0) for name in scopes}
+    left = {name: added(before[name], habits_of(course, reward), sign=-1.0) for name in scopes}
     store.sightings.put_habits(episode.namespace, left)
-    own = Places(episode.namespace, distinct(episode)).support
+    own = Places(episode.namespace, attempted(course)).support
     known = store.sightings.support(list(own)) if own else {}
     store.sightings.put_support(
         {sign: Support(told.seen - own[sign].seen, told.won - own[sign].won) for sign, told in known.items()}
     )
 
 
-def distinct(episode: Episode) -> list[Observation]:
-    """What was done about errors, the same thing about the same error once."""
-    return list({(one.condition, one.actions): one for one in reversed([*recoveries(episode, 0.0)])}.values())
+def attempted(course: Course) -> Iterable[tuple[str, float]]:
+    """The errors that something was done about, each with whether it was cured; the same thing counts once."""
+    shown = reversed([*recoveries(course, 0.0)])  # the first time counts
+    return {one.signature: (one.condition, reward) for one, _, _, reward in shown}.values()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from esper.memory.learning.attempts import attempt
 from esper.memory.learning.blame import blamed
-from esper.memory.learning.recoveries import attempt
 from esper.memory.learning.wording import deed, in_order
 from esper.memory.records import Episode, Outcome, Reflection, Step
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from esper.memory.learning.course import Course
 from esper.memory.learning.induce import MIN_EPISODES, observe
 from esper.memory.learning.observation import worded
 from esper.memory.learning.patterns import recounted, tried, words_of
@@ -33,9 +34,10 @@ def _told_again(store: Store, item: Item, num_seen: int) -> bool:
     assert item.pattern is not None
     latest = store.sightings.evidence(item.signature, 1)[0].episode
     episode = store.episodes.get([latest])[latest]
-    one = observe(episode, episode.outcome.reward if episode.outcome else 0.0).get(item.signature)
-    if one is None:
+    shown = observe(Course(episode), episode.outcome.reward if episode.outcome else 0.0).get(item.signature)
+    if shown is None:
         return False
+    one, seen = shown
     lesson = one.lesson(episode, item.pattern)
     if item.lesson.instead:
         lesson = msgspec.structs.replace(lesson, instead=item.lesson.instead)
@@ -44,7 +46,7 @@ def _told_again(store: Store, item: Item, num_seen: int) -> bool:
         )
     clean = 0
     if one.kind == "antipattern":
-        sign = tried(episode, one)
+        sign = tried(episode, seen.first)
         clean = max(store.sightings.counts([sign]).get(sign, 0) - num_seen, 0)
     store.items.update({item.id: recounted(store, item, clean=clean)})
     store.items.rewrite(msgspec.structs.replace(item, lesson=lesson), words_of(episode, lesson.text))

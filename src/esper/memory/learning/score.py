@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,9 +37,9 @@ def efficiency(effort: Effort, similar: Sequence[Effort]) -> float:
     if len(similar) < MIN_SIMILAR:
         return _NEUTRAL
     ranks = (
-        _share_above(effort.num_steps, sorted(other.num_steps for other in similar)),
-        _share_above(effort.seconds, sorted(other.seconds for other in similar)),
-        _share_above(effort.tokens, sorted(other.tokens for other in similar)),
+        _share_above(effort.num_steps, [other.num_steps for other in similar]),
+        _share_above(effort.seconds, [other.seconds for other in similar]),
+        _share_above(effort.tokens, [other.tokens for other in similar]),
     )
     return sum(ranks) / len(ranks)
 
@@ -58,7 +57,6 @@ def recovered_share(steps: Sequence[Step]) -> float:
     return 1.0 - len(open_errors) / len(failed) if failed else 1.0
 
 
-def _share_above(value: float, ordered: list[int] | list[float]) -> float:
-    above = len(ordered) - bisect_right(ordered, value)
-    equal = bisect_right(ordered, value) - bisect_left(ordered, value)
-    return (above + 0.5 * equal) / len(ordered)
+def _share_above(value: float, others: Sequence[float]) -> float:
+    above = len([other for other in others if other > value])
+    return (above + 0.5 * others.count(value)) / len(others)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -65,15 +65,17 @@ Run = tuple[str, int, int]
 """A name with the numbers of its first and last step."""
 
 
-def runs(steps: Sequence[Step], *, name: Callable[[Step], str] = symbol) -> list[Run]:
-    """The steps by name; the same name in a row counts once."""
+def runs(names: Sequence[str], steps: Sequence[Step]) -> list[Run]:
+    """The steps by these names; the same name in a row counts once."""
     found: list[Run] = []
-    for step in steps:
-        word = name(step)
-        if found and found[-1][0] == word:
-            found[-1] = (word, found[-1][1], step.number)
+    last = ""
+    for name, step in zip(names, steps, strict=True):
+        number = step.number
+        if name == last:
+            found[-1] = (name, found[-1][1], number)
         else:
-            found.append((word, step.number, step.number))
+            found.append((name, number, number))
+            last = name
     return found
 
 

@@ -122,8 +122,11 @@ class Episodes(Protocol):
         """
         ...
 
-    def finish(self, episode: Episode) -> None:
-        """Write state, end, outcome, score, reflection and credit. Raises ``EpisodeError`` unless it was open."""
+    def finish(self, episode: Episode, seen: Sequence[Sighting] = ()) -> None:
+        """Write state, end, outcome, score, reflection and credit, and all that was seen in it, a signature once.
+
+        Raises ``EpisodeError`` unless it was open.
+        """
         ...
 
     def get(self, ids: Sequence[str], *, steps: bool = True) -> dict[str, Episode]:
@@ -232,11 +235,7 @@ class Items(Protocol):
 
 
 class Sightings(Protocol):
-    """What was seen in which episode: the evidence behind every pattern."""
-
-    def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
-        """Write all that was seen in an episode, once an episode; a signature counts once."""
-        ...
+    """What was seen in which episode, written when it ends: the evidence behind every pattern."""
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:
         """In how many distinct episodes each signature was seen; those never seen are left out."""

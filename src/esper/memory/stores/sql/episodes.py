@@ -25,8 +25,8 @@ _ADD: Final = (
 _ADD_STEP: Final = "INSERT INTO step VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _STEP: Final = "number, tool, action, error, latency, tokens, at, body"
 _FINISH: Final = (
-    "UPDATE episode SET state = ?, ended = ?, num_steps = ?, tokens = ?, reward = ?, value = ?, score = ?, body = ? "
-    "WHERE id = ? AND state = 'open'"
+    "UPDATE episode SET state = ?, ended = ?, num_steps = ?, tokens = ?, reward = ?, value = ?, score = ?, body = ?, "
+    "evidence = ? WHERE id = ? AND state = 'open'"
 )
 _SIZES: Final = (
     "SELECT id, octet_length(task) + octet_length(context) + coalesce(octet_length(body), 0) "
@@ -51,6 +51,7 @@ _encode = msgspec.msgpack.Encoder(enc_hook=repr).encode
 _decode_body = msgspec.msgpack.Decoder(_Body).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
 _decode_any = msgspec.msgpack.Decoder().decode
+_encode_evidence = msgspec.json.Encoder().encode
 _decode_evidence = msgspec.json.Decoder(list[Sighting]).decode
 
 
@@ -81,28 +82,28 @@ class SqlEpisodes:
         with self._connection.appending():
             self._connection.write_many(_ADD_STEP, [_step_row(self._key(id), step) for id, step in steps])
 
-    def finish(self, episode: Episode) -> None:
-        """Write how an open episode ended."""
+    def finish(self, episode: Episode, seen: Sequence[Sighting] = ()) -> None:
+        """Write how an open episode ended, and what was seen in it."""
         outcome, score = episode.outcome, episode.score
-        body = _encode(_Body(outcome, score, episode.reflection, episode.credit))
-        reward, value = (outcome.reward, outcome.value) if outcome else (None, None)
-        total = score.total if score else None
-        tokens = sum(step.tokens or 0 for step in episode.steps)
+        told = list({one.signature: one for one in seen}.values())
         values = (
             episode.state,
             episode.ended,
             episode.num_steps,
-            tokens,
-            reward,
-            value,
-            total,
-            body,
+            sum(step.tokens or 0 for step in episode.steps),
+            *((outcome.reward, outcome.value) if outcome else (None, None)),
+            score.total if score else None,
+            _encode(_Body(outcome, score, episode.reflection, episode.credit)),
+            _encode_evidence(told) if told else None,
             episode.id,
         )
-        if not self._connection.write(_FINISH, values):
-            raise EpisodeError(
-                f"episode {episode.id} is not open: it has ended already, or was never started"
-            )
+        with self._connection.transaction():
+            if not self._connection.write(_FINISH, values):
+                raise EpisodeError(
+                    f"episode {episode.id} is not open: it has ended already, or was never started"
+                )
+            if told:
+                self._sightings.add(self._key(episode.id), [one.signature for one in told])
 
     def get(self, ids: Sequence[str], *, steps: bool = True) -> dict[str, Episode]:
         """The episodes that are there, in the order of ``ids``."""

@@ -7,13 +7,11 @@ from typing import Any, Final
 
 import msgspec
 
-from esper.errors import EpisodeError
 from esper.memory.records import Evidence, Exposure, Feedback
 from esper.memory.stores.sql.connection import Connection, SightingIndex
 from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Experience, Sighting, Support
 
-_ADD: Final = "UPDATE episode SET evidence = ? WHERE id = ? RETURNING key"
 _PUT_SUPPORT: Final = (
     "INSERT INTO support VALUES (?, ?, ?) "
     "ON CONFLICT (signature) DO UPDATE SET seen = excluded.seen, won = excluded.won"
@@ -52,7 +50,6 @@ _REWARDS: Final = (
 )
 
 _encode = msgspec.msgpack.encode
-_encode_evidence = msgspec.json.Encoder().encode
 _decode_evidence = msgspec.json.Decoder(list[Sighting]).decode
 _decode_counts = msgspec.msgpack.Decoder(dict[str, float]).decode
 _decode_context = msgspec.msgpack.Decoder(dict[str, Any]).decode
@@ -64,15 +61,6 @@ class SqlSightings:
     def __init__(self, connection: Connection, index: SightingIndex) -> None:
         self._connection = connection
         self._index = index
-
-    def add(self, episode: str, sightings: Iterable[Sighting]) -> None:
-        """Write what was seen in an episode."""
-        told = list({seen.signature: seen for seen in sightings}.values())
-        with self._connection.transaction():
-            rows = self._connection.rows(_ADD, (_encode_evidence(told), episode))
-            if not rows:
-                raise EpisodeError(f"there is no episode {episode}")
-            self._index.add(rows[0][0], [seen.signature for seen in told])
 
     def counts(self, signatures: Sequence[int]) -> dict[int, int]:
         """In how many distinct episodes each signature was seen."""
