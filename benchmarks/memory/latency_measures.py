@@ -22,6 +22,7 @@ Watch = Callable[[], float]
 
 NEVER = 3_600.0
 """Seconds between flushes: none comes while a measurement runs."""
+COMMONEST = 10
 _fresh_number = count(10_000_000).__next__
 
 
@@ -132,20 +133,23 @@ def cached(path: Path) -> Taken:
         return timed(lambda: memory.recall(question(0)) for _ in range(1_000))
 
 
-def hit_rate(every: int) -> float:
+def hit_rates(every: int) -> tuple[float, float]:
     """The share of 2,000 recalls that the query cache answered, where an episode ends after ``every`` recalls.
 
-    200 questions are asked, the nth 1/n as often as the first.
+    And the share of those with one of the ten commonest questions: 200 are asked, the nth 1/n as often as the first.
     """
     dice = random.Random(every)
     often = [1 / place for place in range(1, 201)]
+    common: list[bool] = []
     with Memory(":memory:", options=Options(max_batch=512, flush_interval=NEVER)) as memory:
         fill(memory, range(200))
         for number, place in enumerate(dice.choices(range(200), often, k=2_000)):
-            memory.recall(question(place))
+            found = memory.recall(question(place))
+            if place < COMMONEST:
+                common.append(found.cached)
             if number % every == every - 1:
                 fill(memory, range(1_000 + number, 1_001 + number))
-        return memory.cache_report().hit_rate
+        return memory.cache_report().hit_rate, sum(common) / len(common)
 
 
 def got(path: Path) -> Taken:

@@ -209,6 +209,16 @@ def test_a_repeated_question_is_answered_from_the_cache_until_something_is_learn
     assert len(memory.recall("flaky")) == 2
 
 
+def test_looking_and_noting_a_use_change_no_answer(memory):
+    fix(memory)
+    found = memory.recall("flaky")
+    memory.flush()
+    memory.feedback(found, [found[0].id])
+    assert memory.recall("flaky").cached
+    memory.feedback(found, [found[0].id], reward=1.0)
+    assert not memory.recall("flaky").cached
+
+
 def test_only_what_was_shown_can_be_used(memory):
     note = memory.note("cake")
     recalled = memory.recall("bread")

@@ -153,7 +153,8 @@ class MemoryJournal:
                 if id not in found.items:
                     raise EpisodeError(f"{id} was not shown by recall {exposure}")
                 settle(self.store, Feedback(exposure=exposure, item=id, reward=reward, at=self.clock()))
-            for space in {item.namespace for item in self.store.items.get(found.items).values()}:
+            items = self.store.items.get(found.items) if reward is not None else {}
+            for space in {item.namespace for item in items.values()}:
                 self.store.touch(space)
 
     def _expose(self, exposure: Exposure) -> None:
