@@ -282,10 +282,27 @@ def test_a_playbook_and_heuristics_come_of_what_worked(memory):
     book = memory.playbook(domain="ci")
     assert book.steps == ("pytest: run the suite", "editor: freeze the clock", "pytest: run the suite")
     assert len(book.evidence) == 3
+    assert book.when == "domain ci language python"
+    assert book.pitfalls == (
+        "In ci: after pytest failed with <number> failed: avoid shell: try again and again.",
+    )
+    assert book.expected == "works in 80% of cases (47% to 99%)"
     best = {one.condition: one for one in memory.heuristics()}["after pytest failed with <number> failed"]
     assert best.action == ("editor: freeze the clock",)
     assert best.rather_than == ("shell: try again and again",)
     assert 0.4 < best.confidence <= 0.95
+
+
+def test_a_playbook_says_where_its_way_has_failed_and_never_worked(memory):
+    for system, works in (
+        (("linux", True),) * 5 + (("windows", False),) * 2 + (("mac", False), ("linux", False))
+    ):
+        with memory.episode("build", domain="ci", system=system) as episode:
+            episode.step("cmake", "configure")
+            episode.step("ninja", "build")
+            if not works:
+                episode.fail()
+    assert memory.playbook(domain="ci").unless == ("system windows",)
 
 
 def test_relations_of_one_type_form_no_ring(memory):

@@ -52,3 +52,20 @@ def test_the_text_is_what_prometheus_reads(tmp_path):
     assert buckets == sorted(buckets)
     assert buckets[-1] == 1
     assert any('le="+Inf"' in line for line in lines)
+
+
+def test_a_trace_is_told_of_each_thing_that_was_done_with_the_ids_of_what_it_was_about(clock):
+    told = []
+    with Memory(":memory:", clock=clock, options=Options(trace=told.append)) as memory:
+        with memory.episode("fix it") as episode:
+            episode.step("search")
+            inside = episode.recall("fix")
+        outside = memory.recall("fix it")
+    assert [(one.deed, one.ids) for one in told] == [
+        ("write", (episode.id,)),
+        ("write", (episode.id,)),
+        ("recall", (inside.exposure, episode.id)),
+        ("complete", (episode.id,)),
+        ("recall", (outside.exposure,)),
+    ]
+    assert all(one.seconds > 0 and one.at > 0 for one in told)

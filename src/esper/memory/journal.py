@@ -12,12 +12,12 @@ from esper.errors import EpisodeError
 from esper.memory.completion import Completion, Learning, settle
 from esper.memory.identity import Clock, new_id
 from esper.memory.learning.choices import choice_signature, decision_signature
-from esper.memory.metrics import Timings
+from esper.memory.metrics import Timings, Trace
 from esper.memory.noting import words_of_note
 from esper.memory.recall.advise import Advice, advise
 from esper.memory.recall.answers import Recalled
 from esper.memory.recall.search import Asked, Scoring, Search
-from esper.memory.recording import Recording, Taken, write_entries
+from esper.memory.recording import Recording, Taken, entry_id, write_entries
 from esper.memory.records import Durability, Episode, Exposure, Feedback, Item, Lesson, Outcome, Tally, Value
 from esper.memory.redaction import Redactor
 from esper.memory.stores.store import Experience, Filter, Store
@@ -37,7 +37,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
     ``durability``: ``process`` survives ``kill -9``, ``power`` a power loss. With ``max_batch`` above 1 steps are
     queued until there are so many or ``flush_interval`` seconds have passed. ``redact=False`` keeps secrets.
-    ``scoring`` weighs what is recalled, and says below what nothing is relevant.
+    ``scoring`` weighs what is recalled, and says below what nothing is relevant. ``trace`` is told, in whatever thread,
+    of each recall, completion and write, with the ids of what it was about; it must not raise.
     """
 
     durability: Literal["process", "power"] = "process"
@@ -46,6 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     redact: bool = True
     learning: Learning = Learning()
     scoring: Scoring = Scoring()
+    trace: Callable[[Trace], object] | None = None
 
 
 class MemoryJournal:
@@ -58,7 +60,7 @@ class MemoryJournal:
     ) -> None:
         self.store = store
         self.clock = clock
-        self.timings = Timings()
+        self.timings = Timings(clock, options.trace)
         self.redact = Redactor(secrets=options.redact)
         self._taken: Writer[Recording | Taken] = Writer(
             self._write,
@@ -80,14 +82,14 @@ class MemoryJournal:
         self._shown.flush()  # what was shown before a step is stored no later than the step
         begun = perf_counter()
         write_entries(self.store, self.redact, entries)
-        self.timings.add("write", perf_counter() - begun)
+        self.timings.add("write", perf_counter() - begun, (entry_id(entry) for entry in entries))
 
     def complete(self, id: str, outcome: Outcome) -> Episode:
         """End an open episode and learn from it, in one transaction."""
         self.flush()
         begun = perf_counter()
         done = self._completion.complete(id, outcome, self.clock())
-        self.timings.add("complete", perf_counter() - begun)
+        self.timings.add("complete", perf_counter() - begun, (id,))
         return done
 
     def abandon(self, id: str) -> Episode:
@@ -107,7 +109,7 @@ class MemoryJournal:
         """Recall in or outside an episode."""
         begun = perf_counter()
         found = self.search.recall(asked, episode=episode)
-        self.timings.add("recall", perf_counter() - begun)
+        self.timings.add("recall", perf_counter() - begun, (found.exposure, episode or found.exposure))
         return found
 
     def use(self, id: str, items: Iterable[str]) -> None:

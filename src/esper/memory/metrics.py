@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
+
+from esper.memory.identity import Clock, system_clock
 
 Deed = Literal["recall", "complete", "write"]
 SECONDS: Final = (0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
@@ -66,19 +68,35 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
             yield from _histogram(f"{deed}_seconds", told, label)
 
 
-class Timings:
-    """How long what this process did has taken; safe to use from several threads."""
+class Trace(msgspec.Struct, frozen=True):
+    """Something that was done: when it was over (nanoseconds since the epoch), how long it took, and with what.
 
-    def __init__(self) -> None:
+    ``ids`` name the episode that was completed, those that a write added to, or a recall's exposure and its episode.
+    """
+
+    deed: Deed
+    ids: tuple[str, ...]
+    at: int
+    seconds: float
+
+
+class Timings:
+    """How long what this process did has taken; safe to use from several threads. ``trace`` is told of each."""
+
+    def __init__(self, clock: Clock = system_clock, trace: Callable[[Trace], object] | None = None) -> None:
+        self._clock = clock
+        self._trace = trace
         self._histograms: dict[Deed, _Histogram] = {
             "recall": _Histogram(SECONDS),
             "complete": _Histogram(SECONDS),
             "write": _Histogram(SECONDS),
         }
 
-    def add(self, deed: Deed, seconds: float) -> None:
-        """Something was done once."""
+    def add(self, deed: Deed, seconds: float, ids: Iterable[str]) -> None:
+        """Something was done once, with these records; an id counts once."""
         self._histograms[deed].add(seconds)
+        if self._trace is not None:
+            self._trace(Trace(deed, tuple(dict.fromkeys(ids)), self._clock(), seconds))
 
     def told(self) -> dict[Deed, Distribution]:
         """All durations so far."""

@@ -181,6 +181,11 @@ def _values(parameters: dict[str, Any] | None, result: Any) -> bytes:
         return _encode(valid(msgspec.to_builtins((parameters, result), enc_hook=repr)))
 
 
+def entry_id(entry: Recording | Taken) -> str:
+    """The episode that is begun, or that a step belongs to."""
+    return (entry if isinstance(entry, Recording) else entry.recording).id
+
+
 def write_entries(store: Store, redact: Redactor, entries: Sequence[Recording | Taken]) -> None:
     """Store what was put, in one transaction: openings before steps."""
     openings = [entry.started() for entry in entries if isinstance(entry, Recording)]

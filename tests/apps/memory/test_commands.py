@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 
@@ -199,6 +201,11 @@ def test_tags_are_counted_and_renamed(shell, solve):
     shell("tag", "remove", id, "night")
     assert shell.json("tag", "list") == {"sluggish": 1}
     assert [one["id"] for one in shell.json("episode", "list", "--tag", "sluggish")] == [id]
+    assert shell.json("episode", "list", "--tag", "sluggish", "--tag", "day") == []
+    assert len(shell.json("episode", "list", "--any-tag", "sluggish", "--any-tag", "day")) == 1
+    assert (
+        shell.json("recall", "flaky", "--any-tag", "sluggish", "--any-tag", "day")["answers"][0]["id"] == id
+    )
 
 
 def test_relations_are_listed_and_form_no_ring(shell, solve):
@@ -273,3 +280,16 @@ def test_a_provider_that_does_not_answer_is_told_and_words_answer(shell):
     assert code == 0
     assert "automobile" in out
     assert "by words alone" in err
+
+
+def test_a_trace_names_what_each_command_did(shell, solve, tmp_path):
+    id = solve()
+    answers = shell.json("--trace", "trace.jsonl", "recall", "flaky")
+    line = json.loads((tmp_path / "trace.jsonl").read_text())
+    assert (line["deed"], line["ids"]) == ("recall", [answers["exposure"]])
+    shell("--trace", "trace.jsonl", "note", "cake")
+    other = shell("--trace", "trace.jsonl", "episode", "create", "bake")
+    told = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert [(one["deed"], one["ids"]) for one in told[1:]] == [("write", [other])]
+    assert id not in str(told)
+    assert "give another --trace" in shell.refused("--trace", "nowhere/trace.jsonl", "recall", "flaky")

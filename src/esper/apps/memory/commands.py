@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from esper.apps.memory import analysing, catalogue, episodes, patterns, recalling, serving, transfer, upkeep
@@ -43,8 +44,12 @@ def place(
         str | None,
         Option(metavar="WORD", help="compare meaning, too: table, onnx:FOLDER or an address"),
     ] = None,
+    trace: Annotated[
+        Path | None,
+        Option(metavar="FILE", help="add a line of JSON for each recall, completion and write, with its ids"),
+    ] = None,
 ) -> None:
-    context.obj = Place(at, namespace, embedder)
+    context.obj = Place(at, namespace, embedder, trace)
 
 
 app.add_typer(episodes.group, name="episode")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from esper.apps.memory.opened import (
+    AllTags,
+    AnyTags,
     Count,
     Domain,
     Features,
@@ -194,7 +196,8 @@ def list_(  # noqa: PLR0913 - one parameter an option
     *,
     task_type: TaskType = "",
     domain: Domain = "",
-    tag: Tags = None,
+    tag: AllTags = None,
+    any_tag: AnyTags = None,
     state: Annotated[State | None, Option(help="only these")] = None,
     limit: Count = 20,
     before: Annotated[str | None, Option(metavar="ID", help="go on behind this episode")] = None,
@@ -208,6 +211,7 @@ def list_(  # noqa: PLR0913 - one parameter an option
             domain=domain or None,
             state=state,
             all_tags=tuple(tag or ()),
+            any_tags=tuple(any_tag or ()),
         )
         found = memory.episodes(filter, limit=limit, before=before)
     if as_json:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
 
 from esper.apps.terminal import BadParameter, Context, Option, confirm
+from esper.errors import ConfigurationError
+from esper.memory.journal import Options
 from esper.memory.memory import Memory
+from esper.memory.metrics import Trace
 from esper.memory.recall.named import embedder_named
 from esper.memory.records import Value
 from esper.memory.stores.store import Filter
@@ -26,6 +31,8 @@ Count = Annotated[int, Option("--limit", "-n", help="at most so many", min=1)]
 TaskType = Annotated[str, Option("--type", help="kind of task, for instance bugfix")]
 Domain = Annotated[str, Option(help="for instance web, ci, billing")]
 Tags = Annotated[list[str] | None, Option("--tag", help="may be given again")]
+AllTags = Annotated[list[str] | None, Option("--tag", help="may be given again: what has all of them")]
+AnyTags = Annotated[list[str] | None, Option("--any-tag", help="may be given again: what has one of them")]
 Features = Annotated[
     list[str] | None,
     Option("--context", "-c", metavar="NAME=VALUE", help="a feature of the situation; may be given again"),
@@ -39,13 +46,31 @@ class Place(msgspec.Struct, frozen=True):
     location: str | None
     namespace: str
     embedder: str | None = None
+    trace: Path | None = None
+
+    def options(self) -> Options:
+        """What the memory is opened with: a line of JSON in the file for each thing that is done, if that was asked."""
+        return Options(trace=_writing(self.trace)) if self.trace else Options()
+
+
+def _writing(file: Path) -> Callable[[Trace], None]:
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise ConfigurationError(f"cannot write {file}: {error.strerror}; give another --trace") from error
+
+    def write(trace: Trace) -> None:
+        with suppress(OSError), file.open("ab") as lines:  # a full disk must not undo what was stored
+            lines.write(msgspec.json.encode(trace) + b"\n")
+
+    return write
 
 
 def opened(context: Context) -> Memory:
     """The memory that ``--at`` and ``--namespace`` name; use it in a ``with`` block."""
     place = context.find_object(Place)
     assert place is not None, "the group sets it before any command runs"
-    return Memory(place.location, namespace=place.namespace)
+    return Memory(place.location, namespace=place.namespace, options=place.options())
 
 
 def opened_for_recall(context: Context) -> Memory:
@@ -56,7 +81,7 @@ def opened_for_recall(context: Context) -> Memory:
     word = place.embedder or settings.memory_embedder
     key = settings.memory_embedder_key
     embedder = embedder_named(word, key=key.get_secret_value() if key else None) if word else None
-    return Memory(place.location, namespace=place.namespace, embedder=embedder)
+    return Memory(place.location, namespace=place.namespace, options=place.options(), embedder=embedder)
 
 
 def told(text: str) -> str:

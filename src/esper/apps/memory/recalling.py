@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from esper.apps.memory.opened import (
+    AllTags,
+    AnyTags,
     Domain,
     Features,
     Json,
@@ -42,7 +44,8 @@ def recall(  # noqa: PLR0913 - one parameter an option
     task_type: TaskType = "",
     domain: Domain = "",
     kind: Kind = None,
-    tag: Tags = None,
+    tag: AllTags = None,
+    any_tag: AnyTags = None,
     episode: Annotated[
         str | None, Option(help="recall inside this open episode; then say: episode used")
     ] = None,
@@ -51,7 +54,7 @@ def recall(  # noqa: PLR0913 - one parameter an option
 ) -> None:
     """Recall what helps: episodes, patterns and notes, best first. Nothing relevant is an answer, too.
 
-    --type and --domain say what is preferred, --kind and --tag what may come at all.
+    --type and --domain say what is preferred, --kind, --tag and --any-tag what may come at all.
 
     [bold]Examples[/bold]
 
@@ -62,14 +65,17 @@ def recall(  # noqa: PLR0913 - one parameter an option
     with opened_for_recall(context) as memory:
         words = told(query)
         if episode is not None:
-            if kind or tag or task_type or domain:
+            if kind or tag or any_tag or task_type or domain:
                 raise BadParameter(
-                    "--episode brings its own situation; leave out --kind, --tag, --type and --domain"
+                    "--episode brings its own situation; leave out --kind, --tag, --any-tag, --type and --domain"
                 )
             found = memory.resume(episode_id(memory, episode)).recall(words, k=k)
         else:
             filter = Filter(
-                namespace=memory.namespace, kinds=(kind,) if kind else (), all_tags=tuple(tag or ())
+                namespace=memory.namespace,
+                kinds=(kind,) if kind else (),
+                all_tags=tuple(tag or ()),
+                any_tags=tuple(any_tag or ()),
             )
             found = memory.recall(words, k=k, filter=filter, task_type=task_type, domain=domain)
     if as_json:

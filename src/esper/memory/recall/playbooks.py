@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from esper.memory.identity import Clock
+from esper.memory.identity import Clock, signature_of
 from esper.memory.learning.merge import trust
 from esper.memory.learning.trust import Trust
+from esper.memory.learning.wording import scope_of
 from esper.memory.records import Evidence, Item, PatternKind
 from esper.memory.stores.store import Filter, Store
 
@@ -19,6 +20,7 @@ MIN_EPISODES: Final = 3
 CONFIDENCE: Final = (0.05, 0.95)
 _EVIDENCE: Final = 10
 _PATTERNS: Final = 500
+_EXPERIENCES: Final = 200
 _LINES: Final = 5
 
 
@@ -76,16 +78,28 @@ class Guide:
     def _playbook(self, best: Item, found: Sequence[Item]) -> Playbook:
         assert best.signature is not None
         belief = self._trust(best)
-        bad = [item for item in found if item.pattern == "approach" and self._trust(item).mean < 0.5]
         return Playbook(
             steps=best.lesson.actions,
             when=" ".join(f"{name} {value}" for name, value in sorted(best.lesson.context.items())),
-            unless=tuple(item.lesson.condition for item in bad if item.id != best.id)[:_LINES],
+            unless=self._unless(best)[:_LINES],
             pitfalls=tuple(item.lesson.text for item in found if item.pattern == "antipattern")[:_LINES],
             expected=f"works in {belief.mean:.0%} of cases ({belief.lower:.0%} to {belief.upper:.0%})",
             trust=belief,
             evidence=tuple(self._store.sightings.evidence(best.signature, _EVIDENCE)),
         )
+
+    def _unless(self, best: Item) -> tuple[str, ...]:
+        """Features with which the same steps failed more than once and never worked, the commonest first."""
+        scope = scope_of(best.task_type, best.domain)
+        signature = signature_of(best.namespace, "sequence", scope, "", *best.lesson.actions)
+        failed: Counter[str] = Counter()
+        worked: set[str] = set()
+        for one in self._store.sightings.experiences(signature, _EXPERIENCES):
+            told = [
+                f"{name} {value}" for name, value in one.situation.items() if isinstance(value, str | bool)
+            ]
+            (failed if one.reward < 0.5 else worked).update(told)
+        return tuple(name for name, count in failed.most_common() if count > 1 and name not in worked)
 
     def heuristics(self, namespace: str, limit: int) -> list[Heuristic]:
         """Decisions that did better than the others under their condition, and recoveries that cure, by confidence."""
