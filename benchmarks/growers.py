@@ -18,6 +18,7 @@ from esper.controller.rules import Controller, Pace, Rules, View
 from esper.events import Score
 from esper.growth.held_out import HeldOut
 from esper.growth.run_memory import RunMemory
+from esper.growth.work import Joining
 
 VECTOR_RECIPES = (
     Recipe.of("conv1d", channels=25),
@@ -25,6 +26,7 @@ VECTOR_RECIPES = (
     Recipe.of("gated", ratio=1.0),
 )
 
+STEPWISE = tuple(Recipe.of("widen", ratio=ratio) for ratio in (4.0, 16.0))
 WIDENING = tuple(Recipe.of("widen", ratio=ratio) for ratio in (1.0, 4.0, 16.0))
 
 
@@ -75,6 +77,7 @@ def grower(
     budget: Budget | None = None,
     memory: RunMemory | None = None,
     judge: Judge | None = None,
+    join: Joining = "finish",
 ) -> Grower:
     """A Grower for ``session``, everything not named here at its default."""
     return Grower(
@@ -88,6 +91,7 @@ def grower(
         controller=controller,
         memory=memory,
         judge=judge or Judge(),
+        join=join,
         seed=session.seed,
     )
 
@@ -98,8 +102,13 @@ def by_rules(session: Session) -> Grower:
 
 
 def by_widening(session: Session) -> Grower:
-    """The layers that are there, made up to 17 times as wide; shadows and trials of half the usual length (LOG.md)."""
-    return grower(session, recipes=WIDENING, controller=Rules(updates=150, trial=150, rest_steps=20))
+    """The layers that are there, made 5 or 17 times as wide, round after round; chosen on planted tasks (LOG.md).
+
+    New units join the layers before the next round, which may widen what reads them. Shadows and trials of half the
+    usual length at half the usual price: what is grown in two rounds pays for being there twice.
+    """
+    rules = Rules(updates=150, trial=150, rest_steps=20, smaller=0.25)
+    return grower(session, recipes=STEPWISE, controller=rules, judge=Judge(price=0.005), join="rounds")
 
 
 def by_chance(session: Session) -> Grower:

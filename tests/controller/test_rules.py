@@ -239,11 +239,13 @@ def test_rests_double_with_every_refusal_in_a_row_until_growth_ends() -> None:
         *({name: 0} for name in ("num_shadows", "num_trials", "sense", "updates", "trial")),
         {"close": 0.0},
         {"close": 1.01},
+        {"smaller": 0.0},
+        {"smaller": 1.01},
     ],
     ids=str,
 )
 def test_settings_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigurationError, match=r"at least 1|close must be"):
+    with pytest.raises(ConfigurationError, match=r"at least 1|(close|smaller) must be"):
         Rules(**wrong)  # type: ignore[arg-type]
 
 
@@ -256,3 +258,34 @@ def test_a_candidate_is_named_after_its_site_and_recipe() -> None:
     span = Site("fc2", PORT, PORT, "fc1")
     assert candidate("fc1").name == "fc1 mlp(ratio=1.0)"
     assert Candidate(span, Recipe.of("gru"), 1, 1).name == "fc1..fc2 gru"
+
+
+def test_of_one_blueprint_in_several_sizes_the_smallest_that_scores_enough_goes_to_trial() -> None:
+    sizes = [
+        structs.replace(score("fc1", value, recipe=number), params=10 * (number + 1))
+        for number, value in enumerate([0.2, 0.5, 0.9, 1.0])
+    ]
+    wanted = {1.0: 3, 0.95: 3, 0.9: 2, 0.5: 1, 0.3: 1, 0.2: 0}
+    for smaller, number in wanted.items():
+        assert list(Rules(smaller=smaller).choose(sizes)) == [candidate("fc1", RECIPES[number]).name]
+
+
+def test_another_blueprint_or_site_is_no_size_of_the_best() -> None:
+    best = structs.replace(score("fc1", 1.0), params=1_000)
+    other = structs.replace(score("fc1", 0.9), candidate=f"fc1 {Recipe.of('gated', ratio=1.0)}", params=1)
+    elsewhere = structs.replace(score("fc2", 0.9), params=1)
+    chosen = Rules(smaller=0.5).choose([best, other, elsewhere])
+    assert list(chosen) == [best.candidate, elsewhere.candidate]
+
+
+def test_all_sizes_of_what_survives_go_on_where_a_smaller_one_may_be_enough() -> None:
+    found = [
+        score("fc1", 1.0),
+        score("fc1", 0.1, recipe=1),
+        score("fc2", 0.9),
+        score("fc3", 0.5),
+        score("fc3", 0.01, recipe=2),
+    ]
+    rules = Rules(smaller=0.5, survivors=0.1)
+    assert list(rules.halve(found)) == [found[0].candidate, found[2].candidate, found[1].candidate]
+    assert list(Rules(survivors=0.1).halve(found)) == [found[0].candidate, found[2].candidate]

@@ -85,6 +85,8 @@ class Rules:
         rest_steps: steps between rounds; doubled by every refusal in a row.
         stop_after: refused rounds in a row that end growth.
         close: share of ``total_steps`` after which nothing is attached.
+        smaller: of one blueprint in several sizes at one site the smallest goes to trial whose score is at least this
+            share of the best; 1.0: always the best. Scores grow with size, and a later round can add what is missing.
         prunings: occasions to prune, spread evenly over what is left of ``total_steps``; else ``rest_steps`` apart.
     """
 
@@ -100,6 +102,7 @@ class Rules:
     stop_after: int = 3
     close: float = 0.6
     prunings: int = 4
+    smaller: float = 1.0
 
     def __post_init__(self) -> None:
         if min(self.num_shadows, self.num_trials, self.sense, self.updates, self.trial) < 1:
@@ -108,6 +111,8 @@ class Rules:
             raise ConfigurationError("prunings must be at least 0")
         if not 0 < self.close <= 1:
             raise ConfigurationError("close must be a share of the run above 0 and at most 1")
+        if not 0 < self.smaller <= 1:
+            raise ConfigurationError("smaller must be a share of the best score above 0 and at most 1")
 
     def pace(self, total_steps: int | None) -> Pace:
         """As given; in short runs a part of a round takes at most a twentieth of ``total_steps``."""
@@ -140,9 +145,14 @@ class Rules:
         return sorted(view.candidates, key=order)[: self.num_shadows]
 
     def halve(self, scores: Sequence[Score]) -> Sequence[str]:
-        """The better ``survivors`` of them, and never fewer than go to trial."""
+        """The better ``survivors``, never fewer than go to trial; with ``smaller`` below 1 all sizes of these."""
         ranked = _ranked(scores)
-        return ranked[: max(math.ceil(self.survivors * len(ranked)), self.num_trials)]
+        best = ranked[: max(math.ceil(self.survivors * len(ranked)), self.num_trials)]
+        if self.smaller == 1.0:
+            return best
+        going = {_family(score) for score in scores if score.candidate in best}
+        others = {score.candidate for score in scores if _family(score) in going}
+        return [name for name in ranked if name in others]
 
     def choose(self, scores: Sequence[Score]) -> Sequence[str]:
         """The best of each site by score, among those that explain a share of the gradient.
@@ -151,7 +161,14 @@ class Rules:
         """
         worthy = [s for s in scores if s.r2 > self.min_r2 and s.gain > 0]
         best = {site: _ranked([s for s in worthy if s.site == site])[0] for site in {s.site for s in worthy}}
-        return [name for name in _ranked(worthy) if name in best.values()][: self.num_trials]
+        chosen = [name for name in _ranked(worthy) if name in best.values()][: self.num_trials]
+        return chosen if self.smaller == 1.0 else [self._least(name, worthy) for name in chosen]
+
+    def _least(self, name: str, worthy: Sequence[Score]) -> str:
+        """The smallest of the same blueprint at the same site that scores enough, ``name`` being the best."""
+        best = next(score for score in worthy if score.candidate == name)
+        enough = [s for s in worthy if _family(s) == _family(best) and s.score >= self.smaller * best.score]
+        return min(enough, key=lambda s: (s.params, s.macs, s.candidate), default=best).candidate
 
     def rest(self, num_refusals: int) -> int | None:
         """Doubled by every refusal in a row; growth ends after ``stop_after`` of them."""
@@ -172,6 +189,11 @@ def _places(signals: Sequence[Signal]) -> dict[str, int]:
         signal.site: sum(other < gain for other in novelty) + sum(other < share for other in rank)
         for signal, gain, share in zip(signals, novelty, rank, strict=True)
     }
+
+
+def _family(score: Score) -> tuple[str, str]:
+    """Site and blueprint: what is alike but in size."""
+    return score.site, score.candidate.removeprefix(f"{score.site} ").partition("(")[0]
 
 
 def _ranked(scores: Sequence[Score]) -> list[str]:

@@ -1,17 +1,21 @@
-"""Melts widening grafts into the model's own layers, in the model and all that moves along. Does not know how."""
+"""Melts widening grafts into the layers of the model, and of all that moves along. Knows neither how nor when."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 from torch import nn
 
 from esper.events import Widened
 from esper.growth.budget import Size
+from esper.growth.examination import explore_again
 from esper.growth.joining import enlarge
 from esper.growth.training import inner
 from esper.growth.work import Work
+from esper.surgery.graft import all_grafts
 from esper.surgery.isolation import isolated
+from esper.surgery.site import Site
 from esper.surgery.trace import trace
 from esper.surgery.widening import widenable
 
@@ -43,6 +47,32 @@ def enlarge_layers(work: Work) -> None:
             total_macs=work.tally.macs,
         )
     )
+
+
+def can_join(work: Work) -> bool:
+    """Whether this run joins widenings between rounds, and every graft that there is would become a part of a layer."""
+    if work.setup.join != "rounds":
+        return False
+    model = work.setup.host.model
+    return 0 < len(widenable(model)) == len(all_grafts(model))
+
+
+def look_again(work: Work) -> None:
+    """Find the sites of the network as it has become, free of grafts; refusals at those that changed are forgotten."""
+    found = explore_again(work.setup.host)
+    chosen = found if work.setup.only is None else found.select(work.setup.only)
+    before = {site.name: _widths(site) for site in work.setup.sites}
+    changed = [site.name for site in chosen.sites if _widths(site) != before.get(site.name)]
+    work.setup = replace(
+        work.setup, sites=chosen.sites, runs=found.runs, droppable=found.droppable, parts=found.parts
+    )
+    refusals = work.tally.refusals
+    work.tally.refusals = {name: n for name, n in refusals.items() if name.split(" ")[0] not in changed}
+    work.sites = chosen
+
+
+def _widths(site: Site) -> tuple[object, ...]:
+    return site.source.width, site.target.width, site.block
 
 
 def _size(work: Work) -> Size:

@@ -22,7 +22,7 @@ from esper.surgery.fold import obstacles
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Site
 from esper.surgery.sites import SiteMap, discover
-from esper.surgery.trace import trace
+from esper.surgery.trace import Trace, trace
 
 
 def check_types(evaluate: object, recipes: Sequence[object] | None, total_steps: int | None) -> None:
@@ -57,6 +57,17 @@ def explore(host: Host, judge: Judge) -> SiteMap:
     found = discover(seen)
     _check_losses(host.examine(), judge)
     _warn_of_weak_scores(host)
+    return _with_blocks(seen, found)
+
+
+def explore_again(host: Host) -> SiteMap:
+    """Trace one held-out batch of the model as it is now, with no graft in it, and find the sites."""
+    with isolated(host.model, eval_mode=True):
+        seen = trace(host.model, partial(host.glimpse, host.model))
+    return _with_blocks(seen, discover(seen))
+
+
+def _with_blocks(seen: Trace, found: SiteMap) -> SiteMap:
     blocked = obstacles(seen, (site for site in found.offers if site.is_span))
     blocks = find_blocks(seen, (site for site in found.offers if site.is_span), blocked=blocked)
     left = {name: reason for name, reason in blocked.items() if name not in blocks.found}

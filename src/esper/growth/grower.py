@@ -23,7 +23,7 @@ from esper.events import AnyEvent, Folded, Recompiled, RolledBack
 from esper.growth.agreed import Agreed
 from esper.growth.budget import Budget, Size
 from esper.growth.compilations import Compilations
-from esper.growth.enlarging import enlarge_layers
+from esper.growth.enlarging import enlarge_layers, look_again
 from esper.growth.episodes import Places
 from esper.growth.examination import check_recipes, check_types, explore
 from esper.growth.host import Closure, Evaluate, Host, no_closure
@@ -37,7 +37,7 @@ from esper.growth.record import folded, recipe_of, replay, site_of
 from esper.growth.remembering import Remembering
 from esper.growth.run_memory import RunMemory
 from esper.growth.training import Stateful, Training, inner
-from esper.growth.work import Prunable, Setup, Work
+from esper.growth.work import Joining, Prunable, Setup, Work
 from esper.growth.wrappers import ranks_of
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
@@ -80,6 +80,10 @@ class Grower:
             `step` then repeats the latest call of ``model`` that had gradients.
         prune: what may be taken out again after growth, where held-out data show no use of it: ``"grafts"``; with
             ``"all"`` also units and residual branches of the model itself; or ``"nothing"``.
+        join: when widenings become units of the model's own layers: at ``"finish"``, or between ``"rounds"``, where no
+            other graft stands in the way: the next round then sees one larger network, and can widen what reads the
+            new units, too. Parameters keep their names but are other objects afterwards, so a loop that holds on to
+            a list of them must take it anew; not for a model that is wrapped for several processes.
         seed: of growth's own random generator; the global streams are never touched.
 
     Raises:
@@ -111,6 +115,7 @@ class Grower:
         memory: Memory | RunMemory | None = None,
         loss: LossOf | None = None,
         prune: Prunable = "grafts",
+        join: Joining = "finish",
         seed: int = 0,
     ) -> None:
         check_types(evaluate, recipes, total_steps)
@@ -124,7 +129,7 @@ class Grower:
             self._sites = explore(host, judge)
         chosen = (self._sites if sites is None else self._sites.select(sites)).sites
         check_recipes(recipes, chosen)
-        self._remembering = self._remember(memory, chosen) if memory is not None and ranks.leads else None
+        self._remembering = self._remember(memory) if memory is not None and ranks.leads else None
         rules = self._advised(controller if controller is not None else Rules(), ranks)
         setup = Setup(
             training=training,
@@ -141,6 +146,8 @@ class Grower:
             seed=seed,
             prune=prune,
             parts=self._sites.parts,
+            only=None if sites is None else [sites] if isinstance(sites, str) else list(sites),
+            join=join,
         )
         self._work = Work(setup)
         if self._remembering is not None:
@@ -184,8 +191,11 @@ class Grower:
         return self._work.size
 
     def sites(self) -> SiteMap:
-        """Every module with its share of the parameters, and whether (or why not) it can grow; prints as a table."""
-        return self._sites
+        """Every module with its share of the parameters, and whether (or why not) it can grow; prints as a table.
+
+        As it was when the grower was made or, where widenings have been joined between rounds, when that was done last.
+        """
+        return self._work.sites or self._sites
 
     def on_event(self, listener: Callable[[AnyEvent], object]) -> None:
         """Call ``listener(event)`` at every event from now on."""
@@ -318,10 +328,10 @@ class Grower:
         advised = rules if self._remembering is None else Advised(rules, self._remembering)
         return advised if ranks.size == 1 else Agreed(advised, ranks)
 
-    def _remember(self, memory: Memory | RunMemory, sites: Iterable[Site]) -> Remembering:
+    def _remember(self, memory: Memory | RunMemory) -> Remembering:
         return Remembering(
             memory if isinstance(memory, RunMemory) else RunMemory(memory),
-            Places.of(sites),
+            lambda: Places.of(self._work.setup.sites),
             history=lambda: self._work.history,
             tell=lambda event: self._work.emit(event),
         )
@@ -355,6 +365,8 @@ class Grower:
             for averaged in training.averaged:
                 replay(inner(averaged), [op])
             replay(training.model, [op], training.optimizer)
+            if op["op"] == "widen" and not any(later["op"] == "fold" for later in record[index : index + 2]):
+                look_again(self._work)
         for _, graft in all_grafts(training.model):
             training.ranks.join(graft, training.optimizer)
         if guard is not None:

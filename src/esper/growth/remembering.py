@@ -22,13 +22,13 @@ ENOUGH: Final = 10
 class Remembering:
     """The memory of one run beside its history: fulfils `Adviser`, and hears every event.
 
-    ``history`` is that of the run so far; ``tell`` adds an event to it.
+    ``places`` are the network's as it is now, ``history`` is that of the run so far; ``tell`` adds an event to it.
     """
 
     def __init__(
         self,
         memory: RunMemory,
-        places: Places,
+        places: Callable[[], Places],
         history: Callable[[], Sequence[AnyEvent]],
         tell: Callable[[AnyEvent], None],
     ) -> None:
@@ -40,7 +40,7 @@ class Remembering:
     def hear(self, _event: AnyEvent) -> None:
         """Write the decisions that the latest event has settled."""
         for decision in settled(self._history()):
-            self.memory.write(entry_of(decision, self._places, self.memory.trained))
+            self.memory.write(entry_of(decision, self._places(), self.memory.trained))
 
     def opinions(self, scores: Sequence[Score]) -> Mapping[str, Opinion]:
         """What the memory knows of trials like these."""
@@ -67,7 +67,7 @@ class Remembering:
             )
 
     def _opinion(self, score: Score, usual: float) -> Opinion | None:
-        features = situation(self._places, score, *progress(self._history()))
+        features = situation(self._places(), score, *progress(self._history()))
         answer = self._own_or_general(features, action_of(score.candidate))
         if answer is None or 2 * answer.num_matched < len(features):
             return None

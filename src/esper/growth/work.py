@@ -28,15 +28,20 @@ from esper.recipe import Recipe
 from esper.surgery.graft import Graft, attach, like_host
 from esper.surgery.random_streams import streams_kept
 from esper.surgery.site import Site
-from esper.surgery.site_map import Parts
+from esper.surgery.site_map import Parts, SiteMap
 from esper.surgery.widening import unhampered
 
 Prunable = Literal["nothing", "grafts", "all"]
+Joining = Literal["finish", "rounds"]
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What does not change in a run; ``runs``, ``droppable`` and ``parts`` are those of the `SiteMap` at the start."""
+    """What does not change in a run, but for what is found anew when widenings are joined between its rounds.
+
+    ``sites``, ``runs``, ``droppable`` and ``parts`` are those of the latest `SiteMap`; ``only`` are the patterns by
+    which its sites are chosen, ``None`` for all.
+    """
 
     training: Training
     host: Host
@@ -52,8 +57,17 @@ class Setup:
     seed: int
     prune: Prunable = "grafts"
     parts: Parts = field(default_factory=Parts)
+    only: Sequence[str] | None = None
+    join: Joining = "finish"
 
     def __post_init__(self) -> None:
+        if self.join not in get_args(Joining):
+            raise ConfigurationError(f"join is one of {', '.join(get_args(Joining))}, not {self.join!r}")
+        if self.join == "rounds" and not self.training.ranks.can_resize:
+            raise ConfigurationError(
+                "join='rounds' makes layers larger while they train, which a wrapped model does not learn of: leave it "
+                "at 'finish', or grow in one process"
+            )
         if self.prune not in get_args(Prunable):
             raise ConfigurationError(f"prune is one of {', '.join(get_args(Prunable))}, not {self.prune!r}")
         if self.prune == "all" and not self.training.ranks.can_resize:
@@ -88,6 +102,7 @@ class Work:
         self.record: list[dict[str, Any]] = []
         self.history: list[AnyEvent] = []
         self.listeners: list[Callable[[AnyEvent], object]] = []
+        self.sites: SiteMap | None = None  # as found last, where that was after the start
 
     @property
     def size(self) -> Size:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from esper.controller.candidate import Candidate
 from esper.events import Ended, Refused
+from esper.growth.enlarging import can_join, enlarge_layers, look_again
 from esper.growth.phases.phase import Next, ToEnd, ToPrune, ToRest, ToSense, ToTrim, ToTry
 from esper.growth.pruning import can_prune
 from esper.growth.record import own_parameters
@@ -15,7 +16,16 @@ from esper.surgery.graft import Graft, all_grafts, grafts_of, is_cut
 
 
 def begin_round(work: Work) -> Next:
-    """The first phase of a new round, or the end of growth."""
+    """The first phase of a new round, or the end of growth; widenings are joined before it where the run asks for it.
+
+    While the guard watches it may want to take the latest out again, so they wait for its end.
+    """
+    if can_join(work):
+        since = work.guard.since
+        if since is not None:
+            return ToRest(since + work.guard.WATCH)
+        enlarge_layers(work)
+        look_again(work)
     exit_name = next_cut(work)
     if exit_name is not None and work.has_time(work.setup.pace.trial):
         return ToTrim(exit_name)
