@@ -51,7 +51,7 @@ class SiteMap:
     with other dimensions folded in. ``droppable`` modules return one tensor and
     nothing else, and nobody else reads their weights, so that grafts can take the place of all that they do. ``offers``
     also holds the sites that are grown on request only: a graft ``after`` each module. ``streams`` are modules, each
-    called once, that add to a residual stream. Iterating gives the rows.
+    called once, that add to a residual stream, ``heads`` blocks of which whole heads can go. Iterating gives the rows.
     """
 
     rows: tuple[SiteRow, ...]
@@ -63,6 +63,7 @@ class SiteMap:
     macs: int
     remark: str = ""
     streams: tuple[str, ...] = ()
+    heads: tuple[Block, ...] = ()
 
     @property
     def growable_share(self) -> float:
@@ -72,9 +73,8 @@ class SiteMap:
     @property
     def parts(self) -> Parts:
         """What the network can perhaps do without."""
-        return Parts(
-            tuple(dict.fromkeys(site.block for site in self.offers if site.block is not None)), self.streams
-        )
+        own = dict.fromkeys(site.block for site in self.offers if site.block is not None)
+        return Parts((*own, *self.heads), self.streams)
 
     def select(self, patterns: str | Sequence[str]) -> SiteMap:
         """This map with only the sites that match one of the patterns; several patterns add up.

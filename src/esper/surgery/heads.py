@@ -1,0 +1,277 @@
+"""Finds attention whose heads can go one by one. Does not know why they go.
+
+A head's share of query, key and value layers, and of the layer that reads them all, is sliced like other units. That
+is right only where the forward pass takes the number of heads from its tensors and lets no head hear of another.
+Whether it does is not read from the code, which masks and rotary positions make hard to trace: it is tried, with random
+weights, on what the module was given.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from esper.surgery.block import Block, Layer, Ref
+from esper.surgery.isolation import isolated
+from esper.surgery.names import common_parent, relative
+from esper.surgery.site import Site
+from esper.surgery.structure import first_output
+from esper.surgery.trace import Trace
+from esper.surgery.unit_axes import consumer_of, flaw_of, producer_of, shared_modules
+
+OF_FORWARD = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
+TOLERANCE = (
+    0.05  # times the root of the precision and the largest output: rounding, but no head, stays below it
+)
+NUM_ENDS = 3  # query, key and value
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Three linear layers, as wide as what the fourth reads, and the module that holds all."""
+
+    holder: str
+    producers: tuple[str, ...]
+    consumer: str
+
+    def inside(self, name: str) -> str:
+        """The name of a module as the holder knows it."""
+        return relative(name, self.holder)
+
+
+def find_heads(trace: Trace, spans: Iterable[Site], run: Callable[[], object]) -> tuple[Block, ...]:
+    """One block for each attention among ``spans`` whose heads can go; its units are features, whole heads of them.
+
+    ``run`` makes the pass that was traced once more; it ends as soon as all has been seen.
+    """
+    waiting = list(_candidates(trace, list(spans)))
+    if not waiting:
+        return ()
+    search = _Search(trace.model, waiting)
+    with isolated(trace.model, eval_mode=True), suppress(_AllSeen), ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.callback(trace.model.register_forward_pre_hook(_without_gradients).remove)
+        for holder in dict.fromkeys(attention.holder for attention in waiting):
+            hook = partial(search.look, holder)
+            handle = trace.model.get_submodule(holder).register_forward_pre_hook(hook, with_kwargs=True)
+            stack.callback(handle.remove)
+        stack.callback(trace.model.register_forward_hook(_stop).remove)
+        run()
+    return tuple(search.found[a.consumer] for a in waiting if a.consumer in search.found)
+
+
+class _AllSeen(BaseException):
+    """Ends a run; no handler of a user's catches it by accident."""
+
+
+def _without_gradients(*_: object) -> None:
+    """What modules are given can then be copied; whoever turned gradients on puts their mode back."""
+    torch.set_grad_enabled(False)
+
+
+def _stop(*_: object) -> None:
+    raise _AllSeen
+
+
+class _Search:
+    """Tries attention on what its module is given, at the first call."""
+
+    def __init__(self, model: nn.Module, waiting: Iterable[_Attention]) -> None:
+        self.found: dict[str, Block] = {}
+        self._model = model
+        self._waiting: dict[str, list[_Attention]] = defaultdict(list)
+        for attention in waiting:
+            self._waiting[attention.holder].append(attention)
+        self._busy = False
+
+    def look(self, holder: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        """``module`` is about to be called."""
+        if self._busy:
+            return
+        self._busy = True
+        for attention in self._waiting.pop(holder, ()):
+            with suppress(*OF_FORWARD):
+                trial = _Trial(self._model, module, attention, args, kwargs)
+                width = trial.head_width()
+                if width is not None and trial.heads_are_apart(width):
+                    self.found[attention.consumer] = _block(self._model, attention, width)
+        self._busy = False
+        if not self._waiting:
+            raise _AllSeen
+
+
+class _Trial:
+    """Calls one module with other weights; what it is given is copied before each call, as it may be a cache."""
+
+    def __init__(
+        self, model: nn.Module, module: nn.Module, attention: _Attention, args: Any, kwargs: Any
+    ) -> None:
+        self._module = module
+        self._given = args, kwargs
+        self._attention = attention
+        self._producers = [attention.inside(name) for name in attention.producers]
+        self._reader = attention.inside(attention.consumer)
+        self._width = model.get_submodule(attention.consumer).get_parameter("weight").shape[1]
+        self._weights = {
+            f"{name}.weight": _random(module.get_submodule(name).get_parameter("weight"), seed)
+            for seed, name in enumerate([*self._producers, self._reader])
+        }
+
+    def head_width(self) -> int | None:
+        """Features of a head, if every producer is split into heads of this width, however many there are."""
+        views = _Views()
+        with ExitStack() as stack:
+            for name in self._producers:
+                hook = partial(views.made_by, name)
+                stack.callback(self._module.get_submodule(name).register_forward_hook(hook).remove)
+            with views:
+                self._call({})
+        widths = {width for name in self._producers for width in views.widths[name] or {None}}
+        width = widths.pop()
+        return None if widths or not width or self._width // width < 2 or self._width % width else width
+
+    def heads_are_apart(self, width: int) -> bool:
+        """Whether the module does without its first head, and its last, what it does when nobody reads them."""
+        features = torch.arange(self._width, device="cpu").view(-1, width)
+        return all(self._does_without(gone, features) for gone in (0, len(features) - 1))
+
+    def _does_without(self, gone: int, features: Tensor) -> bool:
+        left = torch.cat([features[:gone], features[gone + 1 :]]).flatten()
+        silent = self._weights[f"{self._reader}.weight"].clone()
+        silent[:, features[gone].to(silent.device)] = 0.0
+        with_all = self._call(self._weights)
+        wanted = self._call({**self._weights, f"{self._reader}.weight": silent})
+        sliced = self._sliced(left)
+        found = self._call(sliced)
+        bound = TOLERANCE * torch.finfo(wanted.dtype).eps ** 0.5 * float(with_all.abs().max())
+        if found.shape != wanted.shape or not float((found - wanted).abs().max()) <= bound:
+            return False
+        return float((with_all - wanted).abs().max()) > bound and self._trains(sliced, found.shape)
+
+    def _sliced(self, left: Tensor) -> dict[str, Tensor]:
+        sliced = {f"{self._reader}.weight": self._weights[f"{self._reader}.weight"][:, left]}
+        for name in self._producers:
+            sliced[f"{name}.weight"] = self._weights[f"{name}.weight"][left]
+            bias = self._module.get_submodule(name)._parameters.get("bias")
+            if bias is not None:
+                sliced[f"{name}.bias"] = bias.detach()[left]
+        return sliced
+
+    def _trains(self, weights: dict[str, Tensor], shape: torch.Size) -> bool:
+        """Whether the way that is taken in training mode can be gone, too."""
+        modules = list(self._module.modules())
+        try:
+            for module in modules:
+                vars(module)["training"] = True
+            return self._call(weights).shape == shape
+        finally:
+            for module in modules:
+                vars(module)["training"] = False
+
+    def _call(self, weights: dict[str, Tensor]) -> Tensor:
+        args, kwargs = copy.deepcopy(self._given)
+        output = first_output(functional_call(self._module, weights, args, kwargs))
+        if output is None:
+            raise TypeError("no tensor")
+        return output
+
+
+class _Views(TorchFunctionMode):
+    """How wide the parts are into which outputs of modules are split, where the number of parts is left open."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widths: dict[str, set[int | None]] = defaultdict(set)
+        self._makers: list[tuple[Tensor, str]] = []
+
+    def made_by(self, name: str, _: nn.Module, __: object, output: Tensor) -> None:
+        """Module ``name`` has returned ``output``."""
+        self._makers.append((output, name))
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        """Looks on."""
+        name = next((maker for tensor, maker in self._makers if args and tensor is args[0]), None)
+        if name is not None and func in (Tensor.view, Tensor.reshape, Tensor.unflatten, torch.reshape):
+            self.widths[name].add(_open_split(args[1:], kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _open_split(shape: tuple[Any, ...], named: Mapping[str, Any]) -> int | None:
+    """``d`` of a split of the last dimension into ``(-1, d)``."""
+    *_, last = (*shape, *named.values())
+    sizes = list(last) if isinstance(last, tuple | list) else [size for size in shape]
+    if len(sizes) < 2 or sizes[-2] != -1 or not isinstance(sizes[-1], int):
+        return None
+    return sizes[-1]
+
+
+def _candidates(trace: Trace, spans: list[Site]) -> Iterator[_Attention]:
+    """Layers between which heads may be: three of one width feed a fourth, and nothing before that."""
+    shared = shared_modules(trace.model)
+    entries: dict[str, list[str]] = defaultdict(list)
+    exits: dict[str, list[str]] = defaultdict(list)
+    for site in spans:
+        entries[site.exit].append(site.entry)
+        exits[site.entry].append(site.exit)
+    for consumer, before in entries.items():
+        if not _is_linear(trace, consumer, consumer_of, shared):
+            continue
+        width = trace.model.get_submodule(consumer).get_parameter("weight").shape[1]
+        end = trace.by_module[consumer][0]
+        producers = [
+            name
+            for name in before
+            if _is_linear(trace, name, producer_of, shared)
+            and trace.model.get_submodule(name).get_parameter("weight").shape[0] == width
+            and all(e == consumer or trace.by_module[e][0].depends_on(end) for e in exits[name])
+        ]
+        producers.sort(key=lambda name: trace.by_module[name][0].order)
+        if len(producers) == NUM_ENDS:
+            yield _Attention(_holder(trace, [*producers, consumer]), tuple(producers), consumer)
+
+
+def _is_linear(trace: Trace, name: str, as_end: Callable[..., Any], shared: frozenset[str]) -> bool:
+    """Whether it is a plain linear layer, called once; one that is sharded is not."""
+    module = trace.model.get_submodule(name)
+    if not isinstance(module, nn.Linear) or len(trace.by_module[name]) != 1:
+        return False
+    return type(module.weight) is nn.Parameter and not flaw_of(trace.model, name, as_end, shared=shared)
+
+
+def _holder(trace: Trace, names: list[str]) -> str:
+    """The smallest module that holds all and has a forward."""
+    *others, last = names
+    return min((common_parent(trace.model, name, last) for name in others), key=len)
+
+
+def _random(like: Tensor, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.randn(like.shape, generator=generator, device="cpu") / math.sqrt(like.shape[1])
+    return values.to(device=like.device, dtype=like.dtype)
+
+
+def _block(model: nn.Module, attention: _Attention, width: int) -> Block:
+    ends = [producer_of(model.get_submodule(name)) for name in attention.producers]
+    reads = consumer_of(model.get_submodule(attention.consumer))
+    assert reads is not None
+    producers = [
+        Layer("producer", end.kind, (Ref(-1),), end.options, name)
+        for end, name in zip(ends, attention.producers, strict=True)
+        if end is not None
+    ]
+    between = Layer("function", "attention", tuple(map(Ref, range(NUM_ENDS))), (("head_width", width),))
+    last = Layer("consumer", reads.kind, (Ref(NUM_ENDS),), reads.options, attention.consumer)
+    return Block(layers=(*producers, between, last), width=reads.units, multiple=width)
