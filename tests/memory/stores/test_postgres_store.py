@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
 psycopg = pytest.importorskip("psycopg")
 
 from esper.errors import ConfigurationError, MemoryStoreError  # noqa: E402
 from esper.memory import Memory  # noqa: E402
+from esper.memory.recall.embeddings import CallableEmbedder  # noqa: E402
 from esper.memory.records import Step  # noqa: E402
 from esper.memory.stores.opening import open_store  # noqa: E402
-from esper.memory.stores.postgres import migrations  # noqa: E402
+from esper.memory.stores.postgres import migrations, neighbours  # noqa: E402
 from esper.memory.stores.postgres.store import PostgresStore  # noqa: E402
 from esper.memory.stores.sqlite.store import SqliteStore  # noqa: E402
 from esper.memory.stores.store import Filter, SearchText, Sighting  # noqa: E402
@@ -177,14 +179,16 @@ def test_evidence_and_words_of_version_1_are_taken_over(postgres_url, monkeypatc
         "occurrences, touched, lesson) VALUES ('n', 'note', 'default', '', '', 'active', 1, 0, 0, 0, 0, 1, '\\x80'); "
         "UPDATE item SET lesson = '\\x81a474657874a463616b65'; "
         "INSERT INTO item_text SELECT key, setweight(to_tsvector('esper', 'two cakes'), 'A'), 2 FROM item; "
-        "UPDATE corpus SET num_items = 1, num_words = 2"
+        "UPDATE corpus SET num_items = 1, num_words = 2; ALTER TABLE embedding RENAME TO vector"
     )
+    store.connection.script("INSERT INTO vector SELECT key, 'm', '\\x0000803f' FROM item")
     store.close()
     monkeypatch.undo()
     store = PostgresStore(postgres_url)
     assert store.sightings.in_episode("episode-0001") == [Sighting(-7, 1, 3, 0.7), Sighting(8, 2, 2, 1.0)]
     assert store.sightings.evidence(-7, 9)[0].reward == 0.7
     assert [hit.item.lesson.text for hit in store.items.search(["cake"], Filter(), 9)] == ["cake"]
+    assert [one.id for one in store.items.vectors("m")] == ["n"]
     store.items.forget(["n"])
     assert store.items.frequencies(["cake"]) == {"cake": 0}
     assert store.connection.row("SELECT num_items, num_words FROM corpus") == (0, 0)
@@ -216,3 +220,61 @@ def test_a_memory_learns_and_recalls_there_as_anywhere(postgres_url, clock):
 def test_a_url_of_another_kind_is_refused():
     with pytest.raises(ConfigurationError, match="mysql"):
         open_store("mysql://somewhere/memory")
+
+
+@pytest.fixture
+def with_pgvector(postgres_url):
+    """The URL of a memory whose vectors the server compares."""
+    with psycopg.connect(postgres_url, autocommit=True) as server:
+        if not server.execute("SELECT 1 FROM pg_available_extensions WHERE name = 'vector'").fetchone():
+            pytest.skip("the server has no pgvector")
+        server.execute("CREATE EXTENSION IF NOT EXISTS vector")
+    return postgres_url.replace("postgresql://", "postgresql+pgvector://", 1)
+
+
+def test_a_server_without_pgvector_says_what_to_do(postgres_url, monkeypatch):
+    monkeypatch.setattr(neighbours, "_AVAILABLE", "SELECT 1 WHERE FALSE")
+    with pytest.raises(MemoryStoreError, match="no pgvector; install it there, or give postgresql://"):
+        open_store(postgres_url.replace("postgresql://", "postgresql+pgvector://", 1))
+
+
+def test_pgvector_finds_what_this_process_finds(with_pgvector, clock):
+    embedder = CallableEmbedder(_by_letters, name="letters", dimension=26)
+    texts = ("a cake", "an ape", "some bread", "a cake with bread", "cakes and ale")
+    plain = with_pgvector.replace("+pgvector", "", 1)
+    with Memory(plain, clock=clock, embedder=embedder) as memory:
+        ids = [memory.note(text).id for text in texts]
+        memory.note("a cake elsewhere", namespace="other")
+        mine = memory.recall("cake and bread", k=9)
+    with Memory(with_pgvector, clock=clock, embedder=embedder) as memory:
+        theirs = memory.recall("cake and bread", k=9)
+        assert theirs.ids == mine.ids
+        assert [one.parts for one in theirs] == [pytest.approx(one.parts, abs=1e-6) for one in mine]
+        ids.append(memory.note("bread and cake").id)
+        assert memory.recall("cake and bread!", k=9).ids[0] == ids[-1]
+        memory.store.items.forget(ids[-1:])
+        assert memory.recall("cake and bread?", k=9).ids == mine.ids
+
+
+def test_vectors_of_another_model_take_the_place_of_the_old_ones(with_pgvector, clock):
+    def backwards(texts):
+        return _by_letters(texts)[:, ::-1]
+
+    first = CallableEmbedder(_by_letters, name="letters", dimension=26)
+    second = CallableEmbedder(backwards, name="backwards", dimension=26)
+    with Memory(with_pgvector, clock=clock, embedder=first) as memory:
+        notes = [memory.note(text).id for text in ("aaa", "zzz")]
+        assert memory.recall("a", k=1).ids == (notes[0],)
+    with Memory(with_pgvector, clock=clock, embedder=second) as memory:
+        assert memory.embed_again() == 2
+        assert memory.recall("a", k=1).ids == (notes[0],)
+        assert memory.store.connection.rows("SELECT DISTINCT model FROM neighbour") == [("backwards [26]",)]
+
+
+def _by_letters(texts):
+    rows = np.full((len(texts), 26), 1e-3)
+    for row, text in zip(rows, texts, strict=True):
+        for letter in text.lower():
+            if letter.isascii() and letter.isalpha():
+                row[ord(letter) - ord("a")] += 1.0
+    return rows

@@ -77,6 +77,9 @@ class Meaning:
 
     def nearest(self, question: Vectors, namespace: str | None, k: int) -> dict[str, float]:
         """The ``k`` largest cosines in a namespace (``None``: all), by item id."""
+        near = self._store.neighbours
+        if near is not None:
+            return near.nearest(self._model, _bytes(question), namespace, k)
         found: dict[str, float] = {}
         for index in self._within(namespace):
             found |= index.nearest(question, k)
@@ -85,6 +88,9 @@ class Meaning:
     def cosines(self, question: Vectors, namespace: str | None, ids: Iterable[str]) -> dict[str, float]:
         """Cosines of those of these items that have a vector."""
         wanted, found = list(ids), dict[str, float]()
+        near = self._store.neighbours
+        if near is not None:
+            return near.cosines(self._model, _bytes(question), wanted)
         for index in self._within(namespace):
             found |= index.cosines(question, wanted)
         return found
@@ -109,6 +115,8 @@ class Meaning:
     def _load(self) -> int:
         """Read what is new in the store, by whatever process; the place of the last."""
         place = self._reached
+        if self._store.neighbours is not None:
+            return self._store.neighbours.take_in(self._model, place)
         while page := self._store.items.vectors(self._model, after=place, limit=_LOADED):
             ids: dict[str, list[str]] = {}
             blobs: dict[str, list[bytes]] = {}
@@ -131,6 +139,9 @@ class Meaning:
         self._store.items.put_vectors(
             self._model, {id: row.tobytes() for id, row in zip(ids, rows, strict=True)}
         )
+        if self._store.neighbours is not None:
+            self._store.neighbours.take_in(self._model, new[0][0] - 1)
+            return
         for (_, item), row in zip(new, rows, strict=True):
             self._put({item.namespace: [item.id]}, {item.namespace: row[None]})
 
@@ -141,6 +152,10 @@ class Meaning:
                 if index is None:
                     index = self._indexes[name] = VectorIndex(self._guarded.dimension)
                 index.put(found, rows[name])
+
+
+def _bytes(vector: Vectors) -> bytes:
+    return np.ascontiguousarray(vector, "<f4").tobytes()
 
 
 def _records(new: Sequence[tuple[int, Item]]) -> list[tuple[str, str]]:

@@ -10,11 +10,14 @@ from esper.memory.stores.sqlite.connection import MEMORY
 from esper.memory.stores.sqlite.store import SqliteStore
 from esper.memory.stores.store import Store
 
-_POSTGRES: Final = ("postgresql", "postgres")
+_PGVECTOR: Final = "postgresql+pgvector"
+_POSTGRES: Final = ("postgresql", "postgres", _PGVECTOR)
 
 
 def open_store(location: str | Path | None = None, *, power: bool = False) -> Store:
     """A file, ``":memory:"``, a ``sqlite:///`` URL or a ``postgresql://`` URL.
+
+    ``postgresql+pgvector://`` lets the server compare vectors: for memories whose vectors do not fit into the process.
 
     By default what ``ESPER_MEMORY_URL`` says, else ``memory.db`` in the project's folder.
 
@@ -54,7 +57,7 @@ def _default() -> str | Path:
 def _by_url(url: str, *, power: bool) -> Store:
     kind, _, rest = url.partition("://")
     if kind in _POSTGRES:
-        return _postgres(url, power=power)
+        return _postgres(f"postgresql://{rest}", power=power, pgvector=kind == _PGVECTOR)
     if kind != "sqlite" or not rest.startswith("/") or rest == "/":
         raise ConfigurationError(
             f"cannot open a memory at {kind}://: give a file, sqlite:///<file> or postgresql://<server>/<database>"
@@ -62,9 +65,9 @@ def _by_url(url: str, *, power: bool) -> Store:
     return SqliteStore(rest[1:], power=power)
 
 
-def _postgres(url: str, *, power: bool) -> Store:
+def _postgres(url: str, *, power: bool, pgvector: bool) -> Store:
     try:
         from esper.memory.stores.postgres.store import PostgresStore
     except ImportError as error:
         raise ConfigurationError("PostgreSQL needs its driver: pip install 'esper-grow[postgres]'") from error
-    return PostgresStore(url, power=power)
+    return PostgresStore(url, power=power, pgvector=pgvector)

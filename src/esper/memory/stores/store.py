@@ -350,6 +350,22 @@ class Catalogue(Protocol):
         ...
 
 
+class Neighbours(Protocol):
+    """Compares embeddings inside the database; vectors are given as in ``Embedded``."""
+
+    def take_in(self, model: str, after: int) -> int:
+        """Index a model's embeddings that are new behind the place ``after``; the place of the model's last."""
+        ...
+
+    def nearest(self, model: str, vector: bytes, namespace: str | None, k: int) -> dict[str, float]:
+        """The ``k`` largest cosines in a namespace (``None``: all), by item id, largest first."""
+        ...
+
+    def cosines(self, model: str, vector: bytes, ids: Sequence[str]) -> dict[str, float]:
+        """Cosines of those of these items that have a vector."""
+        ...
+
+
 class Store(Protocol):
     """One memory, whole. The parts share its transactions."""
 
@@ -361,6 +377,11 @@ class Store(Protocol):
     @property
     def items(self) -> Items:
         """Everything that can be recalled."""
+        ...
+
+    @property
+    def neighbours(self) -> Neighbours | None:
+        """Where the database itself was asked to compare embeddings; else whoever searches reads them all."""
         ...
 
     @property

@@ -7,6 +7,7 @@ from pathlib import Path
 from esper.errors import EsperError, MemoryStoreError
 from esper.memory.stores.postgres.connection import PostgresConnection
 from esper.memory.stores.postgres.migrations import migrate
+from esper.memory.stores.postgres.neighbours import PostgresNeighbours
 from esper.memory.stores.postgres.sightings import PostgresSightings
 from esper.memory.stores.postgres.words import PostgresWords
 from esper.memory.stores.sql.store import SqlStore
@@ -15,20 +16,23 @@ from esper.memory.stores.sql.store import SqlStore
 class PostgresStore(SqlStore):
     """Fulfils ``Store`` in the database at ``url``, in the first schema of its ``search_path``.
 
-    Texts hold no character 0 there: it becomes ``␀``. With ``power`` every commit waits for the server's disk.
+    Texts hold no character 0 there: it becomes ``␀``. With ``power`` every commit waits for the server's disk. With
+    ``pgvector`` the server compares vectors, slower than this process would, but they need not fit into it.
 
     Raises:
         MemoryStoreError: the server does not answer, the tables are not ours, or they are newer than we are.
     """
 
-    def __init__(self, url: str, *, power: bool = False) -> None:
+    def __init__(self, url: str, *, power: bool = False, pgvector: bool = False) -> None:
         self.connection = PostgresConnection(url, power=power)
         try:
             migrate(self.connection)
+            neighbours = PostgresNeighbours(self.connection) if pgvector else None
         except EsperError:
             self.connection.close()
             raise
         super().__init__(self.connection, PostgresWords(self.connection), PostgresSightings(self.connection))
+        self.neighbours = neighbours
 
     def check(self) -> list[str]:
         """What is wrong inside the database; that its pages are sound is the server's own business."""

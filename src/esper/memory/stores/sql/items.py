@@ -25,16 +25,16 @@ _UPDATE: Final = (
 )
 _REWRITE: Final = "UPDATE item SET lesson = ? WHERE id = ? RETURNING key"
 _PUT_VECTOR: Final = (
-    "INSERT INTO vector SELECT key, ?, ? FROM item WHERE id = ? "
+    "INSERT INTO embedding SELECT key, ?, ? FROM item WHERE id = ? "
     "ON CONFLICT (item) DO UPDATE SET model = excluded.model, vector = excluded.vector"
 )
 _VECTORS: Final = (
-    "SELECT item.key, id, namespace, vector FROM vector JOIN item ON item.key = vector.item "
-    "WHERE model = ? AND vector.item > ? ORDER BY vector.item LIMIT ?"
+    "SELECT item.key, id, namespace, vector FROM embedding JOIN item ON item.key = embedding.item "
+    "WHERE model = ? AND embedding.item > ? ORDER BY embedding.item LIMIT ?"
 )
 _UNEMBEDDED: Final = (
     f"SELECT {_COLUMNS}, item.key FROM item WHERE item.key > ? AND NOT EXISTS "
-    "(SELECT 1 FROM vector WHERE vector.item = item.key AND model = ?) ORDER BY item.key LIMIT ?"
+    "(SELECT 1 FROM embedding WHERE embedding.item = item.key AND model = ?) ORDER BY item.key LIMIT ?"
 )
 _THREAD: Final = "namespace = ? AND thread = ? AND thread <> '' ORDER BY key DESC LIMIT ?"
 

@@ -10,6 +10,7 @@ from esper.memory.stores.sql.connection import Connection, SightingIndex, WordIn
 from esper.memory.stores.sql.episodes import SqlEpisodes
 from esper.memory.stores.sql.items import SqlItems
 from esper.memory.stores.sql.sightings import SqlExposures, SqlSightings
+from esper.memory.stores.store import Neighbours
 
 _ERASED: Final = 1_000
 _TOUCH: Final = (
@@ -31,6 +32,7 @@ class SqlStore:
 
     def __init__(self, connection: Connection, index: WordIndex, sightings: SightingIndex) -> None:
         self._connection = connection
+        self.neighbours: Neighbours | None = None
         self.episodes = SqlEpisodes(connection, index, sightings)
         self.items = SqlItems(connection, index)
         self.sightings = SqlSightings(connection, sightings)

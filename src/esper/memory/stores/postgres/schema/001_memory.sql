@@ -92,12 +92,12 @@ CREATE TABLE corpus (
 );
 INSERT INTO corpus (num_items, num_words) VALUES (0, 0);
 
-CREATE TABLE vector (
+CREATE TABLE embedding (
     item BIGINT PRIMARY KEY REFERENCES item (key) ON DELETE CASCADE,
     model TEXT COLLATE "C" NOT NULL,
     vector BYTEA NOT NULL
 );
-CREATE INDEX vector_by_model ON vector (model);
+CREATE INDEX embedding_by_model ON embedding (model);
 
 CREATE TABLE sighting (
     signature BIGINT NOT NULL,

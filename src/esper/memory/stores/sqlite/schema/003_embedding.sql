@@ -1,0 +1,1 @@
+ALTER TABLE vector RENAME TO embedding;
