@@ -12,7 +12,7 @@ from esper.errors import EpisodeError
 from esper.memory.completion import Completion, Learning, settle
 from esper.memory.identity import Clock, new_id
 from esper.memory.learning.choices import choice_signature, decision_signature
-from esper.memory.metrics import Timings, Trace
+from esper.memory.metrics import Span, Timings
 from esper.memory.noting import words_of_note
 from esper.memory.recall.advise import Advice, advise
 from esper.memory.recall.answers import Recalled
@@ -47,7 +47,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     redact: bool = True
     learning: Learning = Learning()
     scoring: Scoring = Scoring()
-    trace: Callable[[Trace], object] | None = None
+    trace: Callable[[Span], object] | None = None
 
 
 class MemoryJournal:

@@ -68,7 +68,7 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True):
             yield from _histogram(f"{deed}_seconds", told, label)
 
 
-class Trace(msgspec.Struct, frozen=True):
+class Span(msgspec.Struct, frozen=True):
     """Something that was done: when it was over (nanoseconds since the epoch), how long it took, and with what.
 
     ``ids`` name the episode that was completed, those that a write added to, or a recall's exposure and its episode.
@@ -83,7 +83,7 @@ class Trace(msgspec.Struct, frozen=True):
 class Timings:
     """How long what this process did has taken; safe to use from several threads. ``trace`` is told of each."""
 
-    def __init__(self, clock: Clock = system_clock, trace: Callable[[Trace], object] | None = None) -> None:
+    def __init__(self, clock: Clock = system_clock, trace: Callable[[Span], object] | None = None) -> None:
         self._clock = clock
         self._trace = trace
         self._histograms: dict[Deed, _Histogram] = {
@@ -96,7 +96,7 @@ class Timings:
         """Something was done once, with these records; an id counts once."""
         self._histograms[deed].add(seconds)
         if self._trace is not None:
-            self._trace(Trace(deed, tuple(dict.fromkeys(ids)), self._clock(), seconds))
+            self._trace(Span(deed, tuple(dict.fromkeys(ids)), self._clock(), seconds))
 
     def told(self) -> dict[Deed, Distribution]:
         """All durations so far."""

@@ -14,7 +14,7 @@ from esper.apps.terminal import BadParameter, Context, Option, confirm
 from esper.errors import ConfigurationError
 from esper.memory.journal import Options
 from esper.memory.memory import Memory
-from esper.memory.metrics import Trace
+from esper.memory.metrics import Span
 from esper.memory.recall.named import embedder_named
 from esper.memory.records import Value
 from esper.memory.stores.store import Filter
@@ -53,13 +53,13 @@ class Place(msgspec.Struct, frozen=True):
         return Options(trace=_writing(self.trace)) if self.trace else Options()
 
 
-def _writing(file: Path) -> Callable[[Trace], None]:
+def _writing(file: Path) -> Callable[[Span], None]:
     try:
         file.open("ab").close()
     except OSError as error:
         raise ConfigurationError(f"cannot write {file}: {error.strerror}; give another --trace") from error
 
-    def write(trace: Trace) -> None:
+    def write(trace: Span) -> None:
         with suppress(OSError), file.open("ab") as lines:  # a full disk must not undo what was stored
             lines.write(msgspec.json.encode(trace) + b"\n")
 

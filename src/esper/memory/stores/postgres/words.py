@@ -15,13 +15,13 @@ import msgspec
 
 from esper.memory.recall.ranking import WEIGHTS
 from esper.memory.recall.words import tokens
+from esper.memory.stores.sql.best import best_items
 from esper.memory.stores.sql.connection import Connection, Row
-from esper.memory.stores.sql.where import conditions, marks
+from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Filter, SearchText
 
 MAX_FIELD: Final = 50_000
 """Of a longer field the first so many characters can be searched: a ``tsvector`` holds a mebibyte."""
-_AHEAD: Final = 4
 _VECTOR: Final = " || ".join(f"setweight(to_tsvector('esper', ?), '{letter}')" for letter in "ABCD")
 _TIMES: Final = ", ".join(f"cardinality(array_positions(weights, '{letter}'))" for letter in "ABCD")
 _ADD: Final = f"INSERT INTO posting SELECT lexeme, ?, {_TIMES} FROM unnest({_VECTOR})"
@@ -30,7 +30,7 @@ _GROW: Final = "UPDATE corpus SET num_items = num_items + ?, num_words = num_wor
 _WEIGHED: Final = " + ".join(
     f"{weight}::float8 * posting.{name}" for name, weight in msgspec.structs.asdict(WEIGHTS).items()
 )
-_ALL: Final = f"""
+_FOUND: Final = f"""
 WITH asked AS MATERIALIZED (
     SELECT lexeme FROM unnest(tsvector_to_array(to_tsvector('esper', ?))) AS lexeme
 ), telling AS MATERIALIZED (
@@ -44,7 +44,6 @@ WITH asked AS MATERIALIZED (
 SELECT item AS chosen, sum(rarity * f * 2.2 / (f + 1.2 * (0.25 + 0.75 * share))) AS relevance
 FROM found GROUP BY item
 """
-_BEST: Final = f"{_ALL} ORDER BY relevance DESC, chosen DESC LIMIT ?"
 _LEXEMES: Final = (
     "SELECT plain, tsvector_to_array(to_tsvector('esper', plain)) AS lexemes FROM unnest(?::text[]) AS plain"
 )
@@ -106,20 +105,7 @@ class PostgresWords:
 
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """The best items by BM25."""
-        where, values = conditions(filter, time="created", subject="item.id")
-        words = _plain(" ".join(terms))
-        rows = self._connection.rows(_search(columns, _BEST, where), (words, _AHEAD * limit, *values, limit))
-        if len(rows) == limit:
-            return rows
-        # the filter took so many of the best that those behind them count, too
-        return self._connection.rows(_search(columns, _ALL, where), (words, *values, limit))
-
-
-def _search(columns: str, found: str, where: str) -> str:
-    return (
-        f"SELECT {columns}, relevance FROM ({found}) AS best JOIN item ON item.key = chosen WHERE {where} "
-        "ORDER BY relevance DESC, item.key DESC LIMIT ?"
-    )
+        return best_items(self._connection, columns, _FOUND, _plain(" ".join(terms)), filter, limit)
 
 
 def _plain(text: str) -> str:

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from esper.memory.recall.ranking import WEIGHTS, any_of
+from esper.memory.stores.sql.best import best_items
 from esper.memory.stores.sql.connection import Connection, Row
-from esper.memory.stores.sql.where import conditions, marks
+from esper.memory.stores.sql.where import marks
 from esper.memory.stores.store import Filter, SearchText
 
 _ADD: Final = "INSERT INTO item_text (rowid, title, context, detail, nearby) VALUES (?, ?, ?, ?, ?)"
@@ -15,9 +16,7 @@ _REPLACE: Final = _ADD.replace("INSERT", "INSERT OR REPLACE", 1)
 _COUNT: Final = "SELECT count(*) FROM item_text WHERE item_text MATCH ?"
 _HELD: Final = "SELECT 1 FROM item_text WHERE item_text MATCH ? AND rowid = ?"
 _BM25: Final = f"-bm25(item_text, {WEIGHTS.title}, {WEIGHTS.context}, {WEIGHTS.detail}, {WEIGHTS.nearby})"
-_ALL: Final = f"SELECT rowid AS found, {_BM25} AS relevance FROM item_text WHERE item_text MATCH ?"
-_BEST: Final = f"{_ALL} ORDER BY relevance DESC, rowid DESC LIMIT ?"
-_AHEAD: Final = 4
+_FOUND: Final = f"SELECT rowid AS chosen, {_BM25} AS relevance FROM item_text WHERE item_text MATCH ?"
 
 
 class SqliteWords:
@@ -52,21 +51,8 @@ class SqliteWords:
 
     def best(self, columns: str, terms: Sequence[str], filter: Filter, limit: int) -> list[Row]:
         """The best items by BM25."""
-        where, values = conditions(filter, time="created", subject="item.id")
-        words = any_of(terms)
-        rows = self._connection.rows(_search(columns, _BEST, where), (words, _AHEAD * limit, *values, limit))
-        if len(rows) == limit:
-            return rows
-        # the filter took so many of the best that those behind them count, too
-        return self._connection.rows(_search(columns, _ALL, where), (words, *values, limit))
-
-
-def _search(columns: str, found: str, where: str) -> str:
-    """CROSS JOIN keeps SQLite from walking a whole namespace to look each item up among the found ones."""
-    return (
-        f"SELECT {columns}, relevance FROM ({found}) CROSS JOIN item ON item.key = found WHERE {where} "
-        "ORDER BY relevance DESC, item.key DESC LIMIT ?"
-    )
+        # CROSS JOIN keeps SQLite from walking a whole namespace to look each item up among the found ones
+        return best_items(self._connection, columns, _FOUND, any_of(terms), filter, limit, join="CROSS JOIN")
 
 
 def _fields(text: SearchText) -> tuple[str, str, str, str]:
