@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -19,6 +20,7 @@ from esper.growth.host import Host, Losses
 from esper.recipe import Recipe
 from esper.surgery.blocks import find_blocks
 from esper.surgery.fold import obstacles
+from esper.surgery.heads import find_heads
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Site
 from esper.surgery.sites import SiteMap, discover
@@ -57,21 +59,23 @@ def explore(host: Host, judge: Judge) -> SiteMap:
     found = discover(seen)
     _check_losses(host.examine(), judge)
     _warn_of_weak_scores(host)
-    return _with_blocks(seen, found)
+    return _with_blocks(host, seen, found)
 
 
 def explore_again(host: Host) -> SiteMap:
     """Trace one held-out batch of the model as it is now, with no graft in it, and find the sites."""
     with isolated(host.model, eval_mode=True):
         seen = trace(host.model, partial(host.glimpse, host.model))
-    return _with_blocks(seen, discover(seen))
+    return _with_blocks(host, seen, discover(seen))
 
 
-def _with_blocks(seen: Trace, found: SiteMap) -> SiteMap:
-    blocked = obstacles(seen, (site for site in found.offers if site.is_span))
-    blocks = find_blocks(seen, (site for site in found.offers if site.is_span), blocked=blocked)
+def _with_blocks(host: Host, seen: Trace, found: SiteMap) -> SiteMap:
+    spans = [site for site in found.offers if site.is_span]
+    blocked = obstacles(seen, spans)
+    blocks = find_blocks(seen, spans, blocked=blocked)
+    heads = find_heads(seen, spans, partial(host.glimpse, host.model))
     left = {name: reason for name, reason in blocked.items() if name not in blocks.found}
-    return (discover(seen, blocked=left) if left else found).with_blocks(blocks)
+    return replace((discover(seen, blocked=left) if left else found).with_blocks(blocks), heads=heads)
 
 
 def check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> None:

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from esper.growth.copies import copy_of
 from esper.growth.host import Host
 from esper.growth.optimizers import copied, state_of
 from esper.growth.training import Training, inner
@@ -51,7 +50,7 @@ class Snapshot:
         return cls(
             training,
             step,
-            tensors=[copy_of(t) for t in _tensors(training)],
+            tensors=[t.detach().clone() for t in _tensors(training)],
             attributes=[remembered(module) for module in (training.model, *training.averaged)],
             groups=[_options(group) for group in training.optimizer.param_groups],
             states=state_of(training.optimizer, order),

@@ -17,7 +17,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from esper.errors import OptimizerError
-from esper.growth.copies import copy_of
 from esper.surgery.random_streams import streams_kept
 
 REFUSED = {
@@ -157,7 +156,9 @@ def state_of(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> list[d
 
 def copied(state: dict[str, Any]) -> dict[str, Any]:
     """One parameter's optimizer state, sharing nothing with ``state``."""
-    return {k: copy_of(v) if isinstance(v, torch.Tensor) else copy.deepcopy(v) for k, v in state.items()}
+    return {
+        k: v.detach().clone() if isinstance(v, torch.Tensor) else copy.deepcopy(v) for k, v in state.items()
+    }
 
 
 def _options(group: dict[str, Any]) -> dict[str, Any]:
