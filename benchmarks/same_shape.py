@@ -38,7 +38,7 @@ from benchmarks.arms import (
     training_step,
 )
 from benchmarks.command import Options, options
-from benchmarks.data import Task, diamonds, fashion
+from benchmarks.data import Rows, Task, diamonds, fashion
 from benchmarks.growers import evaluation
 from benchmarks.meter import Meter
 from benchmarks.networks import image_cnn, image_mlp, mlp
@@ -51,6 +51,7 @@ from esper.controller.candidate import Candidate
 from esper.controller.judge import Verdict
 from esper.controller.rules import Pace, Rules, View
 from esper.events import Attached, Score
+from esper.growth.held_out import HeldOut
 from esper.growth.host import Losses
 
 STATIC, DECREED, JUDGED = "static net", "grown to its shape", "grown, unless the judge refuses"
@@ -58,7 +59,7 @@ SHARE = 0.6
 REACHED = "shape reached"
 PATIENT = Judge(alpha=0.5, tests=8, price=0.0, head_start=0.0)
 FIRST, LAST = 0.47, 0.65
-"""Shares of the steps: no block is widened before the first, none after the second."""
+"""Shares of the steps: no block is widened before the first (unless a case says otherwise), none after the second."""
 
 
 class Indulgent(Judge):
@@ -109,6 +110,8 @@ class Case:
     start: Build
     ratio: float
     plan: Plan
+    first: float = FIRST
+    evaluate: Callable[[Rows, int], HeldOut] = evaluation
 
 
 CASES = {
@@ -127,8 +130,8 @@ CASES = {
 class Widening:
     """Gives every block of a model the static net's width: one Grower a block, each folded as soon as it has kept one.
 
-    A Grower is offered the blocks that are still narrow, and begins a round at once; the first at ``FIRST`` of the
-    steps. What has not been kept at ``LAST`` of them stays narrow.
+    A Grower is offered the blocks that are still narrow, and begins a round at once; the first when the
+    case says. What has not been kept at ``LAST`` of them stays narrow.
     """
 
     def __init__(self, case: Case, session: Session, *, decreed: bool) -> None:
@@ -140,7 +143,7 @@ class Widening:
     def begin(self) -> None:
         """Call before every step: where a block is due, its Grower is made (which an operation counter would blind)."""
         share = self._step / self._session.plan.steps
-        if self._grower is None and FIRST <= share < LAST and self._narrow != []:
+        if self._grower is None and self._case.first <= share < LAST and self._narrow != []:
             self._grower = self._next()
 
     def step(self, closure: Callable[[], Tensor]) -> None:
@@ -159,7 +162,7 @@ class Widening:
         made = Grower(
             session.model,
             session.optimizer,
-            evaluate=evaluation(session.held_out, session.plan.batch),
+            evaluate=self._case.evaluate(session.held_out, session.plan.batch),
             scheduler=session.scheduler,
             budget=Budget(params_ratio=None),
             sites=self._narrow,

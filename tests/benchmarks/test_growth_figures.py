@@ -14,7 +14,7 @@ from benchmarks.data import spirals
 from benchmarks.networks import mlp
 from benchmarks.same_shape import Case, Run, grown, shape
 
-SCRIPTS = ("same_shape",)
+SCRIPTS = ("same_shape", "chars")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
