@@ -24,14 +24,31 @@ from esper.surgery.widening import widenable
 from esper.training.graph import describe, rebuild, weights_of
 from growth.loops import Lenient, Loop, Script, adamw, difference, kinds, training_state
 from growth.test_resume import restore, stored
-from hosts import Host, host
-from surgery.block_hosts import CASES
+from hosts import NUM_CLASSES, Host, host, vectors
+from surgery.block_hosts import CASES, Causal
 from surgery.test_widening import graft
 
 WIDEN = Recipe.of("widen", ratio=0.5)
 NAMES = ("mlp", "batchnorm_cnn", "lstm", "resnet", "language_model", "autocast")
-HOSTS = [pytest.param(host(name), id=name) for name in NAMES]
-SOME = HOSTS[:3]
+
+
+class Reader(nn.Module):
+    """Attention, and classes from the mean over time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = Causal()
+        self.head = nn.Linear(6, NUM_CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, 6)`` to ``(B, K)``."""
+        found: Tensor = self.head(self.attention(x).mean(1))
+        return found
+
+
+ATTENTION = Host("attention", Reader, vectors(5, 6), lambda model, inputs: model(*inputs))
+HOSTS = [pytest.param(kind, id=kind.name) for kind in (ATTENTION, *map(host, NAMES))]
+SOME = HOSTS[:4]
 
 
 def widened(kind: Host, *, steps: int = 40, **options: Any) -> Loop:
@@ -188,7 +205,7 @@ OPTIMIZERS: dict[str, Make] = {
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-@pytest.mark.parametrize("case", ["perceptron", "gated", "turned", "grouped", "pooled"])
+@pytest.mark.parametrize("case", ["perceptron", "gated", "turned", "grouped", "pooled", "causal"])
 def test_the_next_step_is_that_of_the_grafted_model(name: str, case: str) -> None:
     """Of grafts as old as the model, in a block of their own."""
     found = next(each for each in CASES if each.name == case)
@@ -287,7 +304,9 @@ def test_an_optimizer_with_summed_rows_goes_on() -> None:
 
 @pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # torch exports every LSTM so
 @pytest.mark.parametrize("joined", [True, False], ids=["joined", "folded"])
-@pytest.mark.parametrize("name", ["perceptron", "convolutions", "pooled", "viewed", "lstm", "gated"])
+@pytest.mark.parametrize(
+    "name", ["perceptron", "convolutions", "pooled", "viewed", "lstm", "gated", "causal"]
+)
 def test_a_widened_network_is_written_as_a_graph_of_layers(name: str, joined: bool) -> None:
     """Also where it could not join the layers and was folded as any graft."""
     case = next(each for each in CASES if each.name == name)

@@ -192,6 +192,30 @@ class Dropped(nn.Module):
         return self.second(F.dropout(F.relu(self.first(x)), 0.2, self.training))
 
 
+class Causal(nn.Module):
+    """Attention of four heads of three features, the number of them left open, residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v = (nn.Linear(6, 12, bias=bias) for bias in (True, False, True))
+        self.out = nn.Linear(12, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        num, length, _ = x.shape
+        v, q, k = (layer(x).view(num, length, -1, 3).transpose(1, 2) for layer in (self.v, self.q, self.k))
+        heads = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.out(heads.transpose(1, 2).reshape(num, length, -1))
+
+
+class ByHand(Causal):
+    """The same without a mask, and no function of torch for it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (layer(x).unflatten(-1, (-1, 3)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        weights = torch.softmax(q @ k.transpose(-2, -1) / 2.0, dim=-1)
+        return x + self.out((weights @ v).transpose(1, 2).flatten(2))
+
+
 def encoder() -> nn.Module:
     """Torch's own encoder layer; its feed-forward part is a method."""
     return nn.TransformerEncoderLayer(6, 2, dim_feedforward=10, dropout=0.0, batch_first=True)
@@ -233,6 +257,8 @@ CASES = (
     Case("chunked", Chunked, (5, 6), ((("dense",), "out", 9),)),
     Case("dropped", Dropped, (6,), ((("first",), "second", 9),)),
     Case("encoder", encoder, (5, 6), ((("linear1",), "linear2", 10),)),
+    Case("causal", Causal, (5, 6), ((("v", "q", "k"), "out", 12),)),
+    Case("by_hand", ByHand, (5, 6), ((("q", "k", "v"), "out", 12),)),
     Case("pooled", Pooled, (2, 6, 6), ((("conv",), "head", 6),)),
     *(
         Case(

@@ -11,6 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 Role = Literal["producer", "layer", "function", "consumer"]
+ATTENTION = "attention"
+"""The kind of a function of queries, keys and values, of which no head hears of another."""
 Plain = bool | int | float | str | None | tuple[int | float | None, ...]
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from msgspec.structs import replace as replaced
 from torch import fx, nn
 
-from esper.surgery.block import Block, Layer, Ref
+from esper.surgery.attention import Heads, heads_before
+from esper.surgery.block import ATTENTION, Block, Layer, Ref
 from esper.surgery.block_graphs import calls_once, in_parts, whole
 from esper.surgery.calls import Call, asks_batch_size, spelled
 from esper.surgery.names import common_parent, relative
@@ -156,9 +157,35 @@ class _Search:
         consumer = calls[0]
         if flaw := self._place.flaw(self._site.exit, consumer_of):
             raise _Found(flaw)
+        heads = heads_before(consumer.all_input_nodes[0])
+        if heads is not None and all(map(self._is_producer, heads.makers)):
+            return self._attention(consumer, heads)
         self._walk_back(consumer.all_input_nodes[0])
         self._check_ends(consumer)
         return self._described(consumer)
+
+    def _attention(self, consumer: Node, heads: Heads) -> Block:
+        self._carried = {*heads.nodes, *heads.makers}
+        for node in heads.makers:
+            self._producers.append(node)
+            self._check_sources(node)
+        self._check_ends(consumer)
+        ends, reads = [self._end(node) for node in self._producers], consumer_of(self._module(consumer))
+        assert reads is not None
+        calls = [self._trace.by_module[self._name(node)][0].target for node in heads.makers]
+        if {end.units for end in ends} != {reads.units} or any(c is None or len(c.shape) != 3 for c in calls):
+            raise _Found(
+                f"{' and '.join(map(self._name, self._producers))} have other widths than what is read"
+            )
+        layers = [
+            Layer("producer", end.kind, (Ref(-1),), end.options, self._name(node))
+            for node, end in zip(self._producers, ends, strict=True)
+        ]
+        refs = tuple(Ref(self._producers.index(node)) for node in heads.makers)
+        options = (("causal", heads.causal), ("scale", heads.scale), ("width", heads.width))
+        between = Layer("function", ATTENTION, refs, options)
+        last = Layer("consumer", reads.kind, (Ref(len(layers)),), reads.options, self._name(consumer))
+        return Block((*layers, between, last), width=reads.units, multiple=heads.width)
 
     def _walk_back(self, last: Node) -> None:
         waiting = [last]

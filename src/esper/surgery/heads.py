@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from esper.surgery.block import Block, Layer, Ref
+from esper.surgery.block import ATTENTION, Block, Layer, Ref
 from esper.surgery.isolation import isolated
 from esper.surgery.names import common_parent, relative
 from esper.surgery.site import Site
@@ -272,6 +272,6 @@ def _block(model: nn.Module, attention: _Attention, width: int) -> Block:
         for end, name in zip(ends, attention.producers, strict=True)
         if end is not None
     ]
-    between = Layer("function", "attention", tuple(map(Ref, range(NUM_ENDS))), (("head_width", width),))
+    between = Layer("function", ATTENTION, tuple(map(Ref, range(NUM_ENDS))), (("width", width),))
     last = Layer("consumer", reads.kind, (Ref(NUM_ENDS),), reads.options, attention.consumer)
     return Block(layers=(*producers, between, last), width=reads.units, multiple=width)

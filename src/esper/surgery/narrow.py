@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import fx, nn
 
 from esper.errors import SiteError
-from esper.surgery.block import Block, Layer, Ref
+from esper.surgery.attention import written
+from esper.surgery.block import ATTENTION, Block, Layer, Ref
 from esper.surgery.per_unit import function
 
 UNITS_NAME = {
@@ -32,6 +33,8 @@ def narrow(block: Block, num_units: int) -> fx.GraphModule:
         args = tuple(nodes[arg.layer] if isinstance(arg, Ref) else arg for arg in layer.args)
         if layer.kind == "select":  # a method: torch_geometric replaces the function by what fx cannot trace
             nodes[number] = graph.call_method("select", args)
+        elif layer.kind == ATTENTION:
+            nodes[number] = written(graph, tuple(nodes[arg.layer] for arg in _refs(layer)), **layer.of_class)
         elif layer.role == "function":
             nodes[number] = graph.call_function(function(layer.kind), args, layer.of_class)
         else:
@@ -44,6 +47,10 @@ def narrow(block: Block, num_units: int) -> fx.GraphModule:
 def name_of_layer(number: int) -> str:
     """The child of a narrow copy that is like layer ``number`` of its block."""
     return f"layer_{number}"
+
+
+def _refs(layer: Layer) -> list[Ref]:
+    return [arg for arg in layer.args if isinstance(arg, Ref)]
 
 
 def _layer(layer: Layer, block: Block, num_units: int) -> nn.Module:

@@ -88,7 +88,7 @@ def name_of(target: Callable[..., Any] | str) -> str | None:
     plain = target.__name__.strip("_")
     inplace = plain.removeprefix("i") if plain.startswith("i") and plain[1:] in _OPERATORS else plain
     found = next((name for name in (plain, inplace) if _known(name)), None)
-    return None if found is None or not _is_of_torch(target) else _known(found)
+    return None if found is None or not is_of_torch(target) else _known(found)
 
 
 def _known(name: str) -> str | None:
@@ -96,7 +96,8 @@ def _known(name: str) -> str | None:
     return _OPERATORS.get(name) or (name if name in others else None)
 
 
-def _is_of_torch(target: Callable[..., Any]) -> bool:
+def is_of_torch(target: Callable[..., Any]) -> bool:
+    """Whether a function is one of torch's, or an operator."""
     return (
         f"{target.__module__}".startswith(("torch", "_operator", "operator"))
         or target in vars(torch).values()

@@ -74,7 +74,8 @@ class SiteMap:
     def parts(self) -> Parts:
         """What the network can perhaps do without."""
         own = dict.fromkeys(site.block for site in self.offers if site.block is not None)
-        return Parts((*own, *self.heads), self.streams)
+        readers = {block.consumer for block in own}
+        return Parts((*own, *(b for b in self.heads if b.consumer not in readers)), self.streams)
 
     def select(self, patterns: str | Sequence[str]) -> SiteMap:
         """This map with only the sites that match one of the patterns; several patterns add up.
