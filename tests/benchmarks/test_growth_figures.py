@@ -14,13 +14,16 @@ from benchmarks.data import spirals
 from benchmarks.networks import mlp
 from benchmarks.same_shape import Case, Run, grown, shape
 
-SCRIPTS = ("same_shape", "chars")
+SCRIPTS = ("same_shape", "chars", "peers")
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_quick_run_prints_its_table_and_stores_nothing(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    if script == "peers":
+        pytest.importorskip("gromo")
+        pytest.importorskip("peft")
     stored = sorted((path, path.read_bytes()) for path in Path("benchmarks").rglob("*.[jm][sd]*"))
     monkeypatch.setattr(sys, "argv", [script, "--quick", "--data", str(tmp_path)])
     importlib.import_module(f"benchmarks.{script}").main()
