@@ -244,7 +244,7 @@ def rows_of(name: str, folder: Path, plan: Plan, seed: int) -> list[Row]:
 
 
 def table(rows: list[Row]) -> Table:
-    """All arms of all cases, the compute of the grown run as a share of the static one's, and paired differences."""
+    """All arms of all cases, shares of the compute, and paired differences."""
     notes = []
     for name in dict.fromkeys(row.arm.partition(": ")[0] for row in rows):
         own = [row for row in rows if row.arm.startswith(f"{name}: ")]
@@ -260,15 +260,13 @@ def table(rows: list[Row]) -> Table:
 
 
 def compute_note(name: str, rows: list[Row]) -> str:
-    """Compute and time of the grown runs over those of the static net, by seed, and how often the shape was reached."""
+    """Compute of the grown runs over that of the static net, by seed, and how often the shape was reached."""
     arms, said = by_arm(rows), []
     for arm in (DECREED, JUDGED):
         pairs = list(zip(arms[f"{name}: {arm}"], arms[f"{name}: {STATIC}"], strict=True))
         flops, _ = mean_sd([mine.flops / other.flops for mine, other in pairs])
-        seconds, _ = mean_sd([mine.seconds / other.seconds for mine, other in pairs])
         reached = sum(mine.note.startswith(REACHED) for mine, _ in pairs)
-        cost = f"{flops:.1%} of its compute, {seconds:.0%} of its time"
-        said.append(f"{arm}: {cost}, {REACHED} in {reached} of {len(pairs)}")
+        said.append(f"{arm}: {flops:.1%} of the static net's compute, {REACHED} in {reached} of {len(pairs)}")
     return f"{name}: {'; '.join(said)}"
 
 
