@@ -20,7 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from esper import Recipe
 from esper.blueprints import build
 from esper.growth.replicas import Replicas
-from esper.surgery.graft import Graft, attach, detach
+from esper.surgery.graft import Graft, attach, cut, detach
 from esper.surgery.site import Port, Site
 
 
@@ -70,6 +70,30 @@ def one_pass(model: nn.Module, graft: Graft, counted: Counted, branching: bool, 
     return [counted.number, [None if p.grad is None else p.grad.tolist() for p in graft.parameters()]]
 
 
+def gradients(model: nn.Module, called: nn.Module, *, scale: float) -> Any:
+    """Of ``model``, by name, after the third of three passes of ``called``."""
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = None
+        (scale * called(torch.ones(2, 3), True).sum()).backward()
+    return {name: None if p.grad is None else p.grad.tolist() for name, p in model.named_parameters()}
+
+
+def after_a_cut(scale: float) -> Any:
+    """Gradients where the branch was cut: under a wrapper that waits for all of them, and of the mean loss alone."""
+    torch.manual_seed(0)
+    model, alone = Branching(), Branching()
+    alone.load_state_dict(model.state_dict())
+    wrapper = DistributedDataParallel(model)
+    graft = graft_at("branch")
+    attach(model, graft)
+    Replicas(wrapper).join(graft, torch.optim.SGD(model.parameters(), lr=0.1))
+    attach(alone, graft_at("branch"))
+    cut(model, "branch")
+    cut(alone, "branch")
+    return gradients(model, wrapper, scale=scale), gradients(alone, alone, scale=2.0)
+
+
 def main() -> None:
     """Rank 0 weighs its loss by 1, rank 1 by 3: the mean is that of 2."""
     torch.set_num_threads(1)
@@ -101,6 +125,7 @@ def main() -> None:
     detach(model, grafts[1])
     found["bare"] = run(True)
     found["hooks"] = sum(len(p._post_accumulate_grad_hooks or ()) for p in model.parameters())  # type: ignore[attr-defined]
+    found["cut"] = after_a_cut(scale)
     (Path(sys.argv[1]) / f"{rank}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

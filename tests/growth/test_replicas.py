@@ -73,3 +73,16 @@ def test_a_graft_that_was_taken_out_is_not_sent_and_after_the_last_one_nothing_i
         assert found["detached"] == [1, [None] * len(found["alone"])]
         assert found["bare"] == [0, [None] * len(found["alone"])]
         assert found["hooks"] == 0
+
+
+def test_a_wrapper_that_waits_for_every_gradient_gets_zeros_for_a_path_that_was_cut(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        wrapped, alone = found["cut"]
+        own = ("branch.weight", "branch.bias")
+        assert all(alone[name] is None and not any(flat(wrapped[name])) for name in own)
+        others = [name for name in alone if name not in own]
+        assert flat([wrapped[name] for name in others]) == pytest.approx(
+            flat([alone[name] for name in others])
+        )

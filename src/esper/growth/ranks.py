@@ -33,7 +33,7 @@ class Ranks(ABC):
 
     size: int
     leads: bool
-    can_drop: bool  # whether paths of the host may end: nobody waits for the gradients of all its parameters
+    can_drop: bool  # whether paths of the host may end
     can_resize: bool  # whether layers of the host may become smaller while it trains
     can_fold: bool  # whether this process holds whole layers
 

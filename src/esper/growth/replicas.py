@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from esper.errors import ConfigurationError
 from esper.growth.ranks import PATIENCE, Many, named
-from esper.surgery.graft import Graft, grafts_of
+from esper.surgery.graft import Graft, await_own_path, grafts_of
 
 
 class Replicas(Many):
@@ -27,6 +27,7 @@ class Replicas(Many):
     no gradient on a rank counts as zero there, so that paths which some ranks do not take hold nobody up.
     """
 
+    can_drop = True
     can_resize = False
     can_fold = True
 
@@ -39,7 +40,6 @@ class Replicas(Many):
         super().__init__(dist.get_process_group_ranks(group))
         self._wrapper = wrapper
         self._gradients = dist.new_group(self._members, timeout=PATIENCE, backend=dist.get_backend(group))
-        self.can_drop = wrapper.find_unused_parameters
         self._grafts: list[Graft] = []
         self._hooks: dict[Tensor, RemovableHandle] = {}
         self._pass = -1  # the number that autograd gave to the backward pass which ends with a message
@@ -47,6 +47,8 @@ class Replicas(Many):
     def join(self, graft: Graft, optimizer: Optimizer) -> None:  # noqa: ARG002 - its parameters stay what they are
         """Its gradients are averaged after every backward pass, unless under ``no_sync``."""
         self._grafts.append(graft)
+        if not self._wrapper.find_unused_parameters:
+            await_own_path(self._model, graft.site.exit)
         for parameter in self._model.parameters():
             if parameter.requires_grad and parameter not in self._hooks:
                 self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._expect)

@@ -54,13 +54,15 @@ class Graft(nn.Module):
 class Grafts(nn.ModuleList):
     """The grafts of one exit module, in order of attachment.
 
-    ``exclusive`` means that the module's own path has been cut: its output is that of the grafts alone. ``muted`` means
-    that nobody would hear them at present.
+    ``exclusive`` means that the module's own path has been cut: its output is that of the grafts alone. Where that path
+    is ``awaited`` its parameters have gradients all the same, of zeros. ``muted`` means that nobody would hear the
+    grafts at present.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.exclusive = False
+        self.awaited = False
         self.muted = False
         self.handle: RemovableHandle | None = None
 
@@ -112,6 +114,14 @@ def cut(model: nn.Module, exit_name: str) -> None:
     if grafts is None:
         raise SiteError(f"nothing is attached at {exit_name}: there would be no output left")
     grafts.exclusive = True
+
+
+def await_own_path(model: nn.Module, exit_name: str) -> None:
+    """Give the parameters before module ``exit_name`` gradients even when it is cut, for who waits for them."""
+    grafts = _grafts_of(model.get_submodule(exit_name))
+    if grafts is None:
+        raise SiteError(f"nothing is attached at {exit_name}")
+    grafts.awaited = True
 
 
 def all_cuts(model: nn.Module) -> set[str]:
@@ -237,7 +247,27 @@ def _run_attached(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     if grafts.muted:
         return output
     children = [graft for graft in grafts if isinstance(graft, Graft) and not graft.silent]
-    return combine(output, first_input(args, kwargs), children, exclusive=grafts.exclusive, detached=False)
+    found = combine(output, first_input(args, kwargs), children, exclusive=grafts.exclusive, detached=False)
+    own = first_output(output)
+    if not (grafts.exclusive and grafts.awaited) or own is None or not own.requires_grad:
+        return found
+    heard: Tensor = _Unheard.apply(first_output(found), own)  # type: ignore[no-untyped-call]
+    return with_first_output(found, heard)
+
+
+class _Unheard(torch.autograd.Function):
+    """The first of two tensors of one shape; the other one has a gradient of zeros."""
+
+    @staticmethod
+    def forward(_: Any, heard: Tensor, own: Tensor) -> Tensor:  # noqa: ARG004
+        """``heard``, as a tensor of its own."""
+        return heard.view_as(heard)
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
+        """Of both."""
+        (gradient,) = gradients
+        return gradient, torch.zeros_like(gradient)
 
 
 def _run_beside(
