@@ -26,7 +26,7 @@ VECTOR_RECIPES = (
     Recipe.of("gated", ratio=1.0),
 )
 
-STEPWISE = tuple(Recipe.of("widen", ratio=ratio) for ratio in (4.0, 16.0))
+STEPWISE = tuple(Recipe.of("widen", ratio=ratio) for ratio in (1.0, 3.0))
 WIDENING = tuple(Recipe.of("widen", ratio=ratio) for ratio in (1.0, 4.0, 16.0))
 
 
@@ -102,12 +102,16 @@ def by_rules(session: Session) -> Grower:
 
 
 def by_widening(session: Session) -> Grower:
-    """The layers that are there, made 5 or 17 times as wide, round after round; chosen on planted tasks (LOG.md).
+    """The layers that are there, made up to 17 times as wide; shadows and trials of half the usual length (LOG.md)."""
+    return grower(session, recipes=WIDENING, controller=Rules(updates=150, trial=150, rest_steps=20))
 
-    New units join the layers before the next round, which may widen what reads them. Shadows and trials of half the
-    usual length at half the usual price: what is grown in two rounds pays for being there twice.
+
+def round_by_round(session: Session) -> Grower:
+    """The layers made two or four times as wide, and again: new units join them before the next round.
+
+    At half the usual price: what is grown in two rounds pays for being there twice.
     """
-    rules = Rules(updates=150, trial=150, rest_steps=20, smaller=0.25)
+    rules = Rules(updates=100, trial=150, rest_steps=20)
     return grower(session, recipes=STEPWISE, controller=rules, judge=Judge(price=0.005), join="rounds")
 
 
