@@ -33,7 +33,6 @@ class Ranks(ABC):
 
     size: int
     leads: bool
-    can_drop: bool  # whether paths of the host may end
     can_resize: bool  # whether layers of the host may become smaller while it trains
     can_fold: bool  # whether this process holds whole layers
 
@@ -71,7 +70,6 @@ class Alone(Ranks):
 
     size = 1
     leads = True
-    can_drop = True
     can_resize = True
     can_fold = True
 

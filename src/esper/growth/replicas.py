@@ -27,7 +27,6 @@ class Replicas(Many):
     no gradient on a rank counts as zero there, so that paths which some ranks do not take hold nobody up.
     """
 
-    can_drop = True
     can_resize = False
     can_fold = True
 

@@ -19,7 +19,6 @@ from esper.surgery.graft import Graft
 class Shards(Many):
     """Ranks that each hold a part of every parameter of a model under ``fully_shard`` (FSDP2)."""
 
-    can_drop = False
     can_resize = False
     can_fold = False
 

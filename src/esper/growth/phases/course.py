@@ -99,8 +99,6 @@ def end(work: Work, reason: str) -> Next:
 
 def _can_be_cut(work: Work, name: str) -> bool:
     model = work.setup.host.model
-    if not work.setup.training.ranks.can_drop:
-        return False
     if is_cut(model, name) or any(graft.site.attachment == "after" for graft in grafts_of(model, name)):
         return False
     if name not in work.setup.droppable or not can_drop(model, name):

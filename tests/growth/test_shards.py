@@ -1,0 +1,36 @@
+"""A path is cut in a sharded model as in a whole one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from growth.test_replicas import flat
+
+WORKER = Path(__file__).with_name("shards_worker.py")
+
+
+def test_after_a_cut_all_that_is_left_has_the_gradients_of_the_whole_model(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    done = subprocess.run(
+        [*command, str(WORKER), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    for rank in (0, 1):
+        for parts, alone in json.loads((tmp_path / f"{rank}.json").read_text()):
+            assert parts.keys() == alone.keys()
+            idle = {name for name, gradient in alone.items() if gradient is None}
+            assert idle == {name for name, gradient in parts.items() if gradient is None}
+            assert idle == {"branch.weight", "branch.bias"}
+            for name in alone.keys() - idle:
+                assert flat(parts[name]) == pytest.approx(flat(alone[name]), abs=1e-5)
