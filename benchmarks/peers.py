@@ -73,7 +73,7 @@ class Case:
 
 CASES = {
     "MNIST-1D from 32-32": Case(lambda folder, _: mnist1d(folder), (40, 32, 32, 10), Plan(2_000)),
-    "digits from 8-8": Case(lambda _, seed: digits(seed), (64, 8, 8, 10), Plan(2_000)),
+    "digits from 8-8": Case(lambda _, seed: digits(seed), (64, 8, 8, 10), Plan(1_000)),
 }
 
 
@@ -294,7 +294,7 @@ def jobs(given: Options) -> list[Job]:
     """Every case and seed."""
     if given.quick:
         return [Job("quick", partial(growing_rows, "digits from 8-8", given.data, Plan(40), 0))]
-    adapting = partial(adapting_rows, given.data, Plan(1_000), Plan(1_000))
+    adapting = partial(adapting_rows, given.data, Plan(800), Plan(800))
     found = [Job(f"adapting, seed {seed}", partial(adapting, seed)) for seed in given.seeds]
     for name, case in CASES.items():
         found += [
