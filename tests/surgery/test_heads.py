@@ -83,6 +83,19 @@ class Trained(Attention):
         )
 
 
+class WrongHeadsError(Exception):
+    """No error of torch."""
+
+
+class Strict(Attention):
+    """Looks at its sizes."""
+
+    def mixed(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        if q.shape[1] != NUM_HEADS:
+            raise WrongHeadsError
+        return super().mixed(q, k, v)
+
+
 class Elsewhere(Attention):
     """Something else reads the values, too."""
 
@@ -157,7 +170,7 @@ FOUND = [
     pytest.param((llama, tokens), 2, 4, id="LLaMA"),
 ]
 NONE = [
-    *(pytest.param(hand(kind), id=kind.__name__) for kind in (Literal, Talking, Trained, Elsewhere)),
+    *(pytest.param(hand(kind), id=kind.__name__) for kind in (Literal, Talking, Trained, Strict, Elsewhere)),
     pytest.param(of_family(test_gpt2.FAMILY), id="GPT-2"),
     pytest.param(of_family(test_t5.FAMILY), id="T5"),
     pytest.param(of_family(test_llama.FAMILY), id="LLaMA with grouped queries"),

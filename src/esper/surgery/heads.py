@@ -30,7 +30,6 @@ from esper.surgery.structure import first_output
 from esper.surgery.trace import Trace
 from esper.surgery.unit_axes import consumer_of, flaw_of, producer_of, shared_modules
 
-OF_FORWARD = (RuntimeError, ValueError, TypeError, KeyError, IndexError, AttributeError, AssertionError)
 TOLERANCE = (
     0.05  # times the root of the precision and the largest output: rounding, but no head, stays below it
 )
@@ -101,14 +100,21 @@ class _Search:
             return
         self._busy = True
         for attention in self._waiting.pop(holder, ()):
-            with suppress(*OF_FORWARD):
-                trial = _Trial(self._model, module, attention, args, kwargs)
-                width = trial.head_width()
-                if width is not None and trial.heads_are_apart(width):
-                    self.found[attention.consumer] = _block(self._model, attention, width)
+            width = self._apart(module, attention, args, kwargs)
+            if width is not None:
+                self.found[attention.consumer] = _block(self._model, attention, width)
         self._busy = False
         if not self._waiting:
             raise _AllSeen
+
+    def _apart(self, module: nn.Module, attention: _Attention, args: Any, kwargs: Any) -> int | None:
+        """The width of a head, where heads can go one by one."""
+        try:
+            trial = _Trial(self._model, module, attention, args, kwargs)
+            width = trial.head_width()
+            return width if width is not None and trial.heads_are_apart(width) else None
+        except Exception:  # noqa: BLE001 - with fewer heads a forward pass raises whatever its author chose
+            return None
 
 
 class _Trial:
@@ -119,7 +125,6 @@ class _Trial:
     ) -> None:
         self._module = module
         self._given = args, kwargs
-        self._attention = attention
         self._producers = [attention.inside(name) for name in attention.producers]
         self._reader = attention.inside(attention.consumer)
         self._width = model.get_submodule(attention.consumer).get_parameter("weight").shape[1]
