@@ -163,11 +163,21 @@ def test_losses_that_are_not_finite_are_refused_and_hopeless(bad: float, whose: 
     if whose != "host":
         changed[3] = bad
     for verdict in (Judge().graft(host, changed, growth=2.0), Judge().cut(host, changed)):
-        assert not verdict.accepted
-        assert "infinite or undefined" in verdict.reason
-        assert math.isnan(verdict.gain)
+        assert verdict.accepted is False
+        assert verdict.reason == "the held-out loss became infinite or undefined"
+        unknown = (verdict.gain, verdict.standard_error, verdict.lower, verdict.detectable)
+        assert all(map(math.isnan, unknown))
         assert verdict.num_examples == 50
+        np.testing.assert_equal(verdict.host_loss, float(np.mean(host)))
     assert Judge().hopeless(host, changed)
+
+
+def test_a_refusal_without_a_number_tells_what_was_asked() -> None:
+    host, changed = losses(0, 50), np.full(50, math.nan)
+    judge = Judge(alpha=0.02, tests=4, price=0.1, cut_alpha=0.03)
+    asked = judge.graft(host, changed, growth=2.0)
+    assert (asked.alpha, asked.price) == (0.005, pytest.approx(0.2 * host.std()))
+    assert (judge.cut(host, changed).alpha, judge.cut(host, changed).price) == (0.03, 0.0)
 
 
 def test_losses_of_other_examples_are_no_pairs() -> None:
@@ -241,6 +251,7 @@ def test_a_part_goes_when_a_paired_t_test_finds_the_loss_to_rise_by_less_than_wh
     margin = (0.5 * host.std() - stake.spent) / stake.sessions
     test = stats.ttest_rel(without - max(margin, 0.0), host, alternative="less")
     assert verdict.accepted == (test.pvalue < 0.1 / looks)
+    assert judge.prune(host, without).alpha == 0.1
     assert verdict.price == pytest.approx(-max(margin, 0.0))
     assert verdict.gain == pytest.approx((host - without).mean())
 
