@@ -3,7 +3,7 @@
 **Growing** (MNIST-1D from MLP 32-32, digits from MLP 8-8). gromo grows as its tutorial does: at four times, spread over
 the first 55 % of the steps, one layer after the other, statistics over the whole training set, all neurons that it
 finds significant, the scale by its line search on the training set, then a fresh optimizer. Esper runs as in the other
-benchmarks, once with widening alone (the same kind of move) and once with the three recipes of ``benchmarks.mnist1d``; it
+benchmarks, once with widening alone (the same kind of move) and once with the recipes of ``benchmarks.mnist1d``; it
 also reads the held-out rows, which gromo has no use for. gromo's sizes from scratch say what its growth is worth beside
 its size. The runs are short: 2,000 and 1,000 steps.
 
