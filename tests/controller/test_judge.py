@@ -63,6 +63,9 @@ def test_a_gain_within_a_share_of_what_the_host_learned_is_unsettled_where_it_wo
     assert verdict.unsettled == (calm.accepted and calm.lower <= share * progress)
     assert verdict.accepted == (calm.accepted and not verdict.unsettled)
     assert replace(verdict, accepted=calm.accepted, unsettled=False, reason=calm.reason) == calm
+    if verdict.unsettled:
+        learned = f"the host learned {progress:.4g} in the meantime"
+        assert verdict.reason == f"gain {calm.gain:.4g} may be speed alone: {learned}"
 
 
 @given(pairs())
@@ -273,6 +276,10 @@ def test_too_few_examples_prove_no_equivalence() -> None:
     many = Judge(margin=0.02).prune(host, without)
     assert many.accepted
     assert "at most the margin" in many.reason
+    rise, most = (without - host).mean(), -many.lower
+    assert rise < most
+    assert many.reason.startswith(f"held-out loss {rise:+.3g}, ")
+    assert many.reason.endswith(f"(up to {most:+.3g})")
 
 
 @pytest.mark.parametrize("looks", [1, 8])
@@ -292,10 +299,11 @@ def test_what_costs_the_whole_margin_seldom_goes_however_often_it_is_looked_at(l
         {"alpha": 0.0},
         {"alpha": 1.0},
         {"cut_alpha": 0.0},
-        {"cut_alpha": 1.5},
+        {"cut_alpha": 1.0},
         {"tests": 0},
         {"price": -0.1},
         {"margin": -0.1},
+        {"head_start": -0.1},
         {"min_examples": 1},
     ],
     ids=str,
