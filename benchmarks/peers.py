@@ -12,7 +12,7 @@ over which it is tested. LoRA and Esper leave its weights alone and train what t
 what it is offered, what. Fine-tuning trains everything. Optimizer (AdamW), learning rate and schedule are the same
 everywhere; none was tuned for anybody. Parameters are those that the arm has trained.
 
-gromo and peft are no part of Esper's requirements: ``pip install gromo peft``.
+gromo and peft are among the requirements of development only.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ def require_peers() -> None:
     """Ends the program where one of them is not installed."""
     missing = [name for name in ("gromo", "peft") if importlib.util.find_spec(name) is None]
     if missing:
-        raise SystemExit(f"{' and '.join(missing)} not found: pip install gromo peft")
+        raise SystemExit(f"{' and '.join(missing)} not found: pip install -c constraints.txt -e .[dev]")
 
 
 def main() -> None:

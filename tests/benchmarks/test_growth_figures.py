@@ -21,9 +21,6 @@ SCRIPTS = ("same_shape", "chars", "peers")
 def test_a_quick_run_prints_its_table_and_stores_nothing(
     script: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    if script == "peers":
-        pytest.importorskip("gromo")
-        pytest.importorskip("peft")
     stored = sorted((path, path.read_bytes()) for path in Path("benchmarks").rglob("*.[jm][sd]*"))
     monkeypatch.setattr(sys, "argv", [script, "--quick", "--data", str(tmp_path)])
     importlib.import_module(f"benchmarks.{script}").main()
