@@ -253,7 +253,9 @@ def _is_linear(trace: Trace, name: str, as_end: Callable[..., Any], shared: froz
     module = trace.model.get_submodule(name)
     if not isinstance(module, nn.Linear) or len(trace.by_module[name]) != 1:
         return False
-    return type(module.weight) is nn.Parameter and not flaw_of(trace.model, name, as_end, shared=shared)
+    # Not by its name: to ask for a parametrised weight is to compute it, which moves what spectral norm keeps.
+    weight = module._parameters.get("weight")
+    return type(weight) is nn.Parameter and not flaw_of(trace.model, name, as_end, shared=shared)
 
 
 def _holder(trace: Trace, names: list[str]) -> str:
