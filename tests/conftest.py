@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import hypothesis
 import pytest
 import torch
 
 torch.set_num_threads(1)
+# And in what they start: the threads of two workers would wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 # The same examples every time, and nothing that depends on how fast the machine is.
 hypothesis.settings.register_profile(
