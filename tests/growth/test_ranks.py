@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from growth.torchrun import torchrun
+
 WORKER = Path(__file__).with_name("ranks_worker.py")
-LIMIT = 240  # seconds until a run that hangs counts as one
 
 
 def start(folder: Path, *, ranks: int, **orders: Any) -> subprocess.CompletedProcess[str]:
     """A run by torchrun, on this machine."""
     folder.mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    job = [*command, str(WORKER), json.dumps({"folder": str(folder), **orders})]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(job, capture_output=True, text=True, timeout=LIMIT, env=environment, check=False)
+    return torchrun(WORKER, json.dumps({"folder": str(folder), **orders}), ranks=ranks)
 
 
 def outcome(folder: Path, *, ranks: int, **orders: Any) -> dict[str, Any]:

@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from growth.test_replicas import flat
+from growth.torchrun import torchrun
 
 WORKER = Path(__file__).with_name("shards_worker.py")
 
 
 def test_after_a_cut_all_that_is_left_has_the_gradients_of_the_whole_model(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
-        [*command, str(WORKER), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-    )
+    done = torchrun(WORKER, str(tmp_path), ranks=2)
     assert done.returncode == 0, done.stderr[-4000:]
     for rank in (0, 1):
         for parts, alone in json.loads((tmp_path / f"{rank}.json").read_text()):

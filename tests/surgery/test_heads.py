@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 from esper.surgery.block import Block
 from esper.surgery.heads import find_heads
@@ -18,7 +18,7 @@ from esper.surgery.shrinking import Removal, shrink, shrinkable, together, witho
 from esper.surgery.sites import discover
 from esper.surgery.trace import trace
 from models import test_bert, test_gpt2, test_llama, test_t5, test_vit
-from models.family import NUM_TOKENS, NUM_WORDS, words
+from models.family import words
 
 WIDTH, NUM_HEADS, HEAD = 8, 4, 3
 
@@ -109,17 +109,8 @@ class Elsewhere(Attention):
 
 def llama() -> nn.Module:
     """With as many keys as queries."""
-    config = LlamaConfig(
-        vocab_size=NUM_WORDS,
-        hidden_size=16,
-        intermediate_size=8,
-        initializer_range=0.2,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=NUM_TOKENS,
-        bos_token_id=0,
-        eos_token_id=0,
-    )
+    config = test_llama.FAMILY.build().config
+    config.num_key_value_heads = config.num_attention_heads
     return LlamaForCausalLM(config)
 
 

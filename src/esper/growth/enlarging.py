@@ -68,7 +68,7 @@ def look_again(work: Work) -> None:
     )
     refusals = work.tally.refusals
     work.tally.refusals = {name: n for name, n in refusals.items() if name.split(" ")[0] not in changed}
-    work.sites = chosen
+    work.sites = found
 
 
 def _widths(site: Site) -> tuple[object, ...]:

@@ -217,7 +217,7 @@ class _Views(TorchFunctionMode):
 def _open_split(shape: tuple[Any, ...], named: Mapping[str, Any]) -> int | None:
     """``d`` of a split of the last dimension into ``(-1, d)``."""
     *_, last = (*shape, *named.values())
-    sizes = list(last) if isinstance(last, tuple | list) else [size for size in shape]
+    sizes = list(last) if isinstance(last, tuple | list) else list(shape)
     if len(sizes) < 2 or sizes[-2] != -1 or not isinstance(sizes[-1], int):
         return None
     return sizes[-1]
