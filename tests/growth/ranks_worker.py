@@ -1,6 +1,7 @@
 """One rank of a distributed run, started by ``torchrun``: trains a narrow network on its share of every global batch.
 
-It does what the JSON object in its first argument says, and rank 0 writes what came out into a folder.
+Its first argument is a list of orders as JSON, done one after the other; of each rank 0 writes what came out into a
+folder.
 """
 
 from __future__ import annotations
@@ -30,18 +31,22 @@ from esper.events import Attached, Refused, Scored
 from esper.growth import checkpoint
 
 BATCH, NUM_BATCHES, NUM_HELD_OUT = 60, 20, 240
-RULES = esper.Rules(updates=60, trial=60, sense=4, rest_steps=10, num_shadows=6, stop_after=2)
+RULES = esper.Rules(updates=30, trial=30, sense=4, rest_steps=10, num_shadows=6, stop_after=2)
 RECIPES = [esper.Recipe.of("mlp", hidden=24)]
 
 
 @dataclass(frozen=True)
 class Orders:
-    """What the test wants: where to write, how many steps, from which checkpoint, and which rank is to fail and how."""
+    """What a test wants of one run.
+
+    Where to write, how many steps, after how many to write a checkpoint, from whose checkpoint to go on, which rank is
+    to fail and how, and how the model is trained.
+    """
 
     folder: str
-    steps: int = 280
+    steps: int = 180
     save_at: int = 0
-    resume: bool = False
+    resume: str = ""
     failing: int = -1
     failure: str = ""
     fail_at: int = 0
@@ -79,9 +84,14 @@ class Fault:
         raise ValueError("this rank has lost its disk")
 
 
+def place() -> tuple[int, int]:
+    """This rank and their number."""
+    return (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+
+
 def run(orders: Orders) -> dict[str, Any] | None:
     """Train, and return what came out on rank 0."""
-    rank, size = dist.get_rank(), dist.get_world_size()
+    rank, size = place()
     net = network()
     model = wrapped(net, orders, size)
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
@@ -97,7 +107,7 @@ def run(orders: Orders) -> dict[str, Any] | None:
     grower = esper.Grower(model, optimizer, evaluate=evaluate, recipes=RECIPES, controller=RULES)
     start = 0
     if orders.resume:
-        state = checkpoint.read(Path(orders.folder) / "state")
+        state = checkpoint.read(Path(orders.resume) / "state")
         grower.load_state_dict(state["grower"])
         net.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -175,7 +185,8 @@ def one_step(
     optimizer.step()
     grower.step(lambda: loss_of(model, *last))
     total = loss.detach().clone()
-    dist.all_reduce(total)
+    if size > 1:
+        dist.all_reduce(total)
     return float(total) / size
 
 
@@ -199,13 +210,13 @@ def outcome(model: nn.Module, record: Any, history: Any, losses: list[float]) ->
 
 def main() -> None:
     """One process of the job."""
-    orders = Orders(**json.loads(sys.argv[1]))
     warnings.simplefilter("error", UserWarning)
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    found = run(orders)
-    if found is not None:
-        (Path(orders.folder) / "outcome.json").write_text(json.dumps(found))
+    for orders in json.loads(sys.argv[1]):
+        found = run(Orders(**orders))
+        if found is not None:
+            (Path(orders["folder"]) / "outcome.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 
 
