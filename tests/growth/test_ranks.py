@@ -123,10 +123,7 @@ def test_a_wrapper_that_waits_for_every_parameter_grows_alike(alone: dict[str, A
 
 
 def test_shards_grow_as_one_process_does_and_are_folded_in_one(alone: dict[str, Any], two: Job) -> None:
-    found = two.outcome("shards")
-    assert found["attached"] == alone["attached"]
-    assert found["losses"] == pytest.approx(alone["losses"], rel=1e-4)
-    assert found["test"] == pytest.approx(alone["test"], rel=1e-3, abs=1e-4)
+    assert_alike(two.outcome("shards"), alone)
 
 
 def test_a_rank_that_raises_stops_all_with_its_reason(two: Job) -> None:

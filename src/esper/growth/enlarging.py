@@ -32,7 +32,8 @@ def enlarge_layers(work: Work) -> None:
     before = _size(work)
     for averaged in map(inner, training.averaged):
         enlarge(averaged, places, None)
-    enlarge(training.model, places, training.optimizer)
+    with training.ranks.whole(training.optimizer):
+        enlarge(training.model, places, training.optimizer)
     after = _size(work)
     work.record.append({"op": "widen", "places": [list(place) for place in places]})
     added = Size(after.params - before.params, after.macs - before.macs)

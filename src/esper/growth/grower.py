@@ -9,6 +9,7 @@ import gc
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -33,7 +34,7 @@ from esper.growth.optimizers import check_optimizer
 from esper.growth.phases import Over, Phase, Rest, begin, check_offered, resume
 from esper.growth.phases.course import after_refusal
 from esper.growth.ranks import Ranks
-from esper.growth.record import folded, recipe_of, replay, site_of
+from esper.growth.record import MELTING, folded, recipe_of, replay, site_of
 from esper.growth.remembering import Remembering
 from esper.growth.run_memory import RunMemory
 from esper.growth.training import Stateful, Training, inner
@@ -42,7 +43,7 @@ from esper.growth.wrappers import ranks_of
 from esper.memory.memory import Memory
 from esper.recipe import Recipe
 from esper.surgery.fold import fold, observe
-from esper.surgery.graft import all_grafts
+from esper.surgery.graft import all_grafts, grafts_of
 from esper.surgery.site import Site
 from esper.surgery.sites import SiteMap
 
@@ -239,16 +240,12 @@ class Grower:
         """End growth, fold every graft into plain PyTorch and return the same model; a second call does nothing.
 
         Of a ``DistributedDataParallel`` it is the module inside: layers have become larger, so wrap it anew to go on.
-        Raises ConfigurationError for a model under ``fully_shard``: no rank holds a whole layer of it.
+        Of a model under ``fully_shard`` the layers that have grown are gathered, folded on every rank and sharded
+        again as they were; the optimizer goes on with them. Raises ConfigurationError where tensor parallelism has cut
+        them, too.
         """
         if self._folded:
             return self._work.setup.training.model
-        if not self._work.setup.training.ranks.can_fold:
-            raise ConfigurationError(
-                "a sharded model cannot be folded: gather it with torch.distributed.checkpoint.state_dict."
-                "get_model_state_dict (full_state_dict=True), and give that and grower.state_dict() to a model and a "
-                "Grower of one process"
-            )
         self._phase.stop()
         self._work.guard.dismiss()
         self._phase = Over(self._work)
@@ -258,8 +255,10 @@ class Grower:
         merge_grafts(self._work)
         enlarge_layers(self._work)
         forms = observe(model, partial(self._work.setup.host.evaluate, model)) if all_grafts(model) else {}
-        for module in (model, *map(inner, self._work.setup.training.averaged)):
-            fold(module, forms)
+        training = self._work.setup.training
+        with training.ranks.whole(training.optimizer):
+            for module in (model, *map(inner, training.averaged)):
+                fold(module, forms)
         self._work.record.append(folded(forms))
         self._folded = True
         total = sum(p.numel() for p in model.parameters())
@@ -364,13 +363,18 @@ class Grower:
                 self._work.guard.load_before_attach(guard)
             for averaged in training.averaged:
                 replay(inner(averaged), [op])
-            replay(training.model, [op], training.optimizer)
+            self._redo(op)
             if op["op"] == "widen" and not any(later["op"] == "fold" for later in record[index : index + 2]):
                 look_again(self._work)
-        for _, graft in all_grafts(training.model):
-            training.ranks.join(graft, training.optimizer)
         if guard is not None:
             self._work.guard.after_attach(record[watched]["exit"])
+
+    def _redo(self, op: dict[str, Any]) -> None:
+        training = self._work.setup.training
+        with training.ranks.whole(training.optimizer) if op["op"] in MELTING else nullcontext():
+            replay(training.model, [op], training.optimizer)
+        if op["op"] == "attach":
+            training.ranks.join(grafts_of(training.model, op["exit"])[-1], training.optimizer)
 
     def _stand_guard(self) -> None:
         work = self._work

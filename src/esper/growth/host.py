@@ -139,7 +139,7 @@ class Host:
         )
         with self._aside(self.model), self._others.isolated(), torch.enable_grad():
             losses = next(iter(self._batches(self.model)))
-            found = gradients_of(losses.sum(), parameters)
+            found = gradients_of(losses.sum(), self._training.ranks.read(parameters))
         return {name for name, gradient in zip(names, found, strict=True) if gradient is None}
 
     def gradients(self, closure: Closure, grafts: Sequence[Graft], *, exclusive: bool = False) -> float:
@@ -203,6 +203,7 @@ class Host:
             isolated(self.model),
             self._others.sought(self.model),
             unchanged(self.model),
+            self._training.ranks.apart(),  # innermost, too: what a sharded model gathered is no change
             torch.enable_grad(),
         ):
             scalar(closure())

@@ -14,13 +14,14 @@ from esper.surgery.merge import merge, mergeable
 def merge_grafts(work: Work) -> None:
     """Melt every graft that can: the layers' parameters stay the same objects with the same optimizer state."""
     training = work.setup.training
-    places = mergeable(training.model)
-    if not places:
-        return
-    melted = [grafts_of(training.model, name)[number] for name, number in places]
-    for averaged in map(inner, training.averaged):
-        merge(averaged, places)
-    dismiss(training.optimizer, merge(training.model, places))
+    with training.ranks.whole(training.optimizer):
+        places = mergeable(training.model)
+        if not places:
+            return
+        melted = [grafts_of(training.model, name)[number] for name, number in places]
+        for averaged in map(inner, training.averaged):
+            merge(averaged, places)
+        dismiss(training.optimizer, merge(training.model, places))
     work.record.append({"op": "merge", "places": [list(place) for place in places]})
     for graft in melted:
         _tell(work, graft)

@@ -34,7 +34,6 @@ class Ranks(ABC):
     size: int
     leads: bool
     can_resize: bool  # whether layers of the host may become smaller while it trains
-    can_fold: bool  # whether this process holds whole layers
 
     @abstractmethod
     def mean(self, tensors: Sequence[Tensor]) -> None:
@@ -57,6 +56,17 @@ class Ranks(ABC):
         """From now on ``graft``, in the live model, is trained like the host; ``optimizer`` holds its parameters."""
 
     @abstractmethod
+    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:
+        """A context in which this process holds all of the layers that grafts are at, with their state.
+
+        The model must not be called inside. What became of the layers is compared between the ranks.
+        """
+
+    @abstractmethod
+    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the latest pass of the model read where these ``parameters`` of it stand."""
+
+    @abstractmethod
     def apart(self) -> AbstractContextManager[object]:
         """A context for passes of our own: no gradients are exchanged, and the wrapper is left as it was."""
 
@@ -71,7 +81,6 @@ class Alone(Ranks):
     size = 1
     leads = True
     can_resize = True
-    can_fold = True
 
     def mean(self, tensors: Sequence[Tensor]) -> None:
         """They are their own mean."""
@@ -89,6 +98,14 @@ class Alone(Ranks):
 
     def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """There is nobody to join."""
+
+    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:  # noqa: ARG002 - it is the model's
+        """It holds all anyway."""
+        return nullcontext()
+
+    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Themselves."""
+        return parameters
 
     def apart(self) -> AbstractContextManager[object]:
         """Nothing is exchanged anyway."""
@@ -149,6 +166,10 @@ class Many(Ranks):
                 "the ranks have drifted apart: their parameters differ. Wrap the model before Grower is made, seed "
                 "every rank alike, and step the optimizer on all of them"
             )
+
+    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Themselves, where every rank holds them whole."""
+        return parameters
 
     @contextmanager
     def together(self) -> Iterator[None]:

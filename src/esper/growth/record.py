@@ -24,6 +24,8 @@ from esper.surgery.merge import merge
 from esper.surgery.site import Port, Site
 
 Record = list[dict[str, Any]]
+MELTING = ("merge", "widen", "fold")
+"""The operations by which grafts become a part of the model's own layers."""
 
 
 def attached(site: Site, recipe: Recipe) -> dict[str, Any]:

@@ -2,41 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from esper.growth.gathering import gathered, read, settle, share
 from esper.growth.ranks import Many
-from esper.surgery.graft import Graft
+from esper.surgery.graft import Graft, all_grafts
 
 
 class Shards(Many):
     """Ranks that each hold a part of every parameter of a model under ``fully_shard`` (FSDP2)."""
 
     can_resize = False
-    can_fold = False
 
     def __init__(self, model: nn.Module, mesh: DeviceMesh) -> None:
         super().__init__(mesh.mesh.flatten().tolist())
         self._model, self._mesh = model, mesh
+        settle(model)
 
     def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """The graft is sharded by itself, and its optimizer state like its parameters."""
-        before = list(graft.parameters())
-        fully_shard(graft, mesh=self._mesh)
-        now = dict(zip(before, graft.parameters(), strict=True))
-        for group in optimizer.param_groups:
-            group["params"][:] = [now.get(parameter, parameter) for parameter in group["params"]]
-        for old, new in now.items():
-            if old in optimizer.state:
-                state = optimizer.state.pop(old)
-                optimizer.state[new] = {name: _like(value, new) for name, value in state.items()}
+        share(graft, self._mesh, optimizer)
+
+    @contextmanager
+    def whole(self, optimizer: Optimizer) -> Iterator[None]:
+        """Those layers, and what holds them, leave ``fully_shard`` meanwhile; the checksums are of what they became."""
+        names = [name for path, graft in all_grafts(self._model) for name in (path, *graft.site.modules)]
+        agree = partial(self.compare, self._model)
+        with (
+            self.together(),
+            gathered(self._model, names, optimizer, agree=agree) if names else nullcontext(),
+        ):
+            yield
+
+    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What was gathered of them."""
+        return read(self._model, parameters)
 
     @contextmanager
     def apart(self) -> Iterator[None]:
@@ -58,10 +66,3 @@ def shards_of(model: nn.Module) -> Shards | None:
     if not isinstance(model, FSDPModule):
         return None
     return Shards(model, next(p for p in model.parameters() if isinstance(p, DTensor)).device_mesh)
-
-
-def _like(state: Any, parameter: nn.Parameter) -> Any:
-    """A value of the optimizer's state, sharded as ``parameter`` is where it has its shape."""
-    if not (isinstance(state, Tensor) and isinstance(parameter, DTensor) and state.shape == parameter.shape):
-        return state
-    return distribute_tensor(state, parameter.device_mesh, parameter.placements)

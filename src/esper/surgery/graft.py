@@ -23,6 +23,8 @@ from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output, with_first_output
 from esper.surgery.tap import Tap, add_tap, hooks_of_taps, remove_tap
 
+SHARDING = "torch.distributed.fsdp."
+
 
 class Graft(nn.Module):
     """A body, the recipe that it was built from, and the site where it reads and writes.
@@ -150,10 +152,12 @@ def is_cut(model: nn.Module, exit_name: str) -> bool:
 
 
 def hooks_of_users(module: nn.Module) -> set[int]:
-    """Numbers of the forward hooks and pre-hooks of ``module`` that are not ours."""
+    """Numbers of the forward hooks and pre-hooks of ``module`` that are neither ours nor those of sharding."""
     grafts = _grafts_of(module)
     ours = set() if grafts is None or grafts.handle is None else {grafts.handle.id}
-    return {*module._forward_hooks, *module._forward_pre_hooks} - ours - hooks_of_taps(module)
+    hooks = {**module._forward_hooks, **module._forward_pre_hooks}
+    of_sharding = {number for number, hook in hooks.items() if hook.__module__.startswith(SHARDING)}
+    return hooks.keys() - ours - of_sharding - hooks_of_taps(module)
 
 
 def hooks_before_grafts(module: nn.Module) -> bool:

@@ -67,6 +67,12 @@ class Site:
         return self.entry != self.exit
 
     @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules whose weights or place in the network folding a graft at this site may change."""
+        own = () if self.block is None else (*self.block.producers, *self.block.middle, self.block.consumer)
+        return (self.entry, self.exit, *own)
+
+    @property
     def name(self) -> str:
         """``fc1``, ``fc1..fc2`` for a span, ``fc1+`` for a graft after ``fc1``."""
         if self.attachment == "after":

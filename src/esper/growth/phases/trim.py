@@ -25,7 +25,9 @@ class Trim(Phase):
         super().__init__(work)
         self._exit = exit_name
         self._left = work.setup.pace.trial
-        copies = [copy.deepcopy(graft) for graft in grafts_of(work.setup.host.model, exit_name)]
+        training = work.setup.training
+        with training.ranks.whole(training.optimizer):
+            copies = [copy.deepcopy(graft) for graft in grafts_of(training.model, exit_name)]
         self._contender = work.contender(f"cut {exit_name}", copies, exclusive=True)
 
     def step(self) -> Next | None:
@@ -52,10 +54,11 @@ class Trim(Phase):
         return begin_growth(work)
 
     def _cut(self) -> None:
-        host = self.work.setup.host
+        work, host = self.work, self.work.setup.host
         before, idle = host.unused(), host.idle_macs()
-        self._take_trained_weights()
-        for module in (host.model, *map(inner, self.work.setup.training.averaged)):
+        with work.setup.training.ranks.whole(work.setup.training.optimizer):
+            self._take_trained_weights()
+        for module in (host.model, *map(inner, work.setup.training.averaged)):
             cut(module, self._exit)
         own = [name for name, _ in own_parameters(host.model, self._exit)]
         self._drop(sorted({*own, *host.unused()} - before), host.idle_macs() - idle)
