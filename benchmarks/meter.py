@@ -77,7 +77,8 @@ def flops_of(work: Callable[[], object]) -> int:
 class PeakMemory(TorchDispatchMode):
     """``with memory:`` follows the bytes of every storage made inside and still alive; ``memory.peak`` is the most.
 
-    What was made before counts from its first use on, except for the storages of ``apart_from``.
+    What was made before counts from its first use on, except for the storages of ``apart_from``. Tensors of the meta
+    device have no memory.
     """
 
     def __init__(self, apart_from: Iterable[Tensor] = ()) -> None:
@@ -93,7 +94,7 @@ class PeakMemory(TorchDispatchMode):
         """Run ``func`` and enter the storages of its results."""
         out = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
+            if isinstance(leaf, Tensor) and not leaf.is_meta:
                 self._enter(leaf.untyped_storage())
         return out
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import gc
+import warnings
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.optim import lr_scheduler
 
 from esper import Budget, Grower, Judge, Recipe, blueprint, held_out
 from esper.blueprints import catalogue
+from esper.events import Judged
 from esper.growth.phases import course
 from esper.surgery.graft import all_grafts, detach
 from esper.surgery.site import Port
@@ -68,6 +71,29 @@ def test_refused_trials_leave_the_trajectory_of_a_run_without_growth(kind: Host)
     assert grower.finish() is loop.model
     assert not difference(expected, state(loop))
     assert shape == structure(loop.model)
+
+
+def bytes_of_parameters() -> int:
+    """Of all that are alive, those in rings of references included."""
+    with warnings.catch_warnings(action="ignore"):
+        alive = [o for o in gc.get_objects() if type(o) is nn.Parameter and not o.is_meta]
+    return sum(parameter.untyped_storage().nbytes() for parameter in alive)
+
+
+@pytest.mark.parametrize("judge", [Stern(), Stern(grafts=True)], ids=["grafts", "cuts"])
+def test_what_is_refused_gives_its_memory_back_before_the_garbage_collector_comes(judge: Judge) -> None:
+    loop = Loop(host("mlp"))
+    grower = loop.grow(judge=judge, recipes=[Recipe.of("gated", ratio=2.0)])
+    gc.collect()
+    gc.disable()
+    try:
+        before = bytes_of_parameters()
+        loop.run(60).until("rest")
+        after, kept = bytes_of_parameters(), sum(graft.num_params for _, graft in all_grafts(loop.model))
+    finally:
+        gc.enable()
+    assert any(event.kind == "cut" for event in grower.history if isinstance(event, Judged)) == judge.grafts
+    assert after == before + 4 * kept
 
 
 class Adversaries:

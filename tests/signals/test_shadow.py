@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from esper.blueprints.layers import traced
 from esper.signals.shadow import Shadow, Worth, few_examples
 from esper.surgery.capture import Pair
 from esper.surgery.site import Port, Site
@@ -234,6 +235,55 @@ def test_bodies_that_are_kept_go_on_as_if_the_others_had_never_been() -> None:
     assert list(shadow.bodies) == ["b"]
     assert list(shadow.worth({})) == ["b"]
     assert all(torch.equal(a, b) for a, b in zip(parameters(shadow), parameters(alone), strict=True))
+
+
+class Witness(nn.Linear):
+    """A body that notes, at each of its calls, how many parameters of all bodies have a gradient."""
+
+    def __init__(self, among: list[Witness], seen: list[int]) -> None:
+        super().__init__(3, 2)
+        self._among, self._seen = among, seen
+        among.append(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self._seen.append(sum(p.grad is not None for body in self._among for p in body.parameters()))
+        return super().forward(x)
+
+
+class Alone:
+    """A pooling of one process."""
+
+    def mean(self, tensors: Sequence[Tensor]) -> None:
+        """Nothing to do."""
+
+
+@pytest.mark.parametrize(("pooling", "most"), [(None, 0), (Alone(), 4)])
+def test_no_two_bodies_have_gradients_at_a_time_unless_they_are_pooled(
+    pooling: Alone | None, most: int
+) -> None:
+    seen: list[int] = []
+    among: list[Witness] = []
+    bodies = {name: (VECTOR, Witness(among, seen)) for name in "abc"}
+    Shadow(bodies, pooling=pooling).update({"fc": [lacking(0)]})
+    assert max(seen) == most
+    assert not any(p.grad is not None for body in among for p in body.parameters())
+
+
+def test_pooled_by_one_process_bodies_learn_what_they_learn_without() -> None:
+    pooled = Shadow({"a": (VECTOR, body(1)), "b": (OTHER, body(2))}, pooling=Alone())
+    plain = two()
+    advance(pooled, range(5))
+    advance(plain, range(5))
+    assert all(torch.equal(a, b) for a, b in zip(parameters(pooled), parameters(plain), strict=True))
+
+
+def test_a_body_that_is_dropped_gives_its_memory_back_though_somebody_may_hold_it() -> None:
+    dropped = traced(body(1))
+    shadow = Shadow({"a": (VECTOR, dropped), "b": (OTHER, body(2))})
+    advance(shadow, range(2))
+    shadow.keep(["b"])
+    assert all(p.untyped_storage().nbytes() == 0 and p.grad is None for p in dropped.parameters())
+    assert all(p.untyped_storage().nbytes() > 0 for p in parameters(shadow))
 
 
 @pytest.mark.parametrize("kept", [("a", "b"), ("b",)])

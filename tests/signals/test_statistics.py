@@ -122,7 +122,7 @@ def noisy(num_rows: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def gain(x: Tensor, g: Tensor, seed: int = 0) -> float:
-    return float(novelty_gain(x, g, torch.Generator().manual_seed(seed)))
+    return float(novelty_gain([(x, g)], torch.Generator().manual_seed(seed)))
 
 
 @pytest.mark.parametrize("num_units", [1, 32, 128])

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from esper.growth.host import Closure, Host, Losses
 from esper.growth.optimizers import assign, follow, sibling
+from esper.signals.shadow import empty
 from esper.surgery.graft import Graft
 from esper.surgery.random_streams import streams_kept
 
@@ -63,6 +64,11 @@ class Contender:
     def losses(self) -> Losses:
         """Held-out loss of every example with the grafts switched on."""
         return self._host.losses(self.grafts, exclusive=self.exclusive)
+
+    def dismiss(self) -> None:
+        """Give the grafts' memory back; nothing can be asked of it any more."""
+        for graft in self.grafts:
+            empty(graft)
 
     def state_dict(self) -> dict[str, Any]:
         """The grafts' tensors and the trial optimizer's state."""

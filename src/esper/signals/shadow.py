@@ -11,12 +11,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from esper.signals.moments import Moments
 from esper.surgery.capture import Pair
 from esper.surgery.site import Port, Site
 
@@ -45,11 +47,12 @@ class Worth(NamedTuple):
 
 
 class Shadow:
-    """Several bodies, each at its own site, trained by one AdamW from the same stream of pairs.
+    """Several bodies, each at its own site, trained by AdamW from the same stream of pairs.
 
     The targets are normalised, so one learning rate serves every host. Sums are taken in float32. A pair whose
     gradient is zero or not finite (an overflow step of mixed precision) is passed over. With a ``pooling`` the pairs
-    of all processes together are what is fitted; each must then bring pairs of the same sites.
+    of all processes together are what is fitted; each must then bring pairs of the same sites. Without one the bodies
+    take their steps one after the other, so that no two of them have gradients at a time.
     """
 
     def __init__(
@@ -58,21 +61,24 @@ class Shadow:
         self.bodies = dict(bodies)
         self._pooling = pooling
         self.num_updates = 0
-        self._optimizer = torch.optim.AdamW(self._groups(), lr=LEARNING_RATE, fused=True)
+        self._moments = {
+            name: Moments(body.parameters(), lr=LEARNING_RATE) for name, (_, body) in self.bodies.items()
+        }
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         """One optimizer step for every body that has pairs; ``pairs`` is keyed by site name. See `few_examples`."""
-        targets = self._targets(pairs)
-        self._optimizer.zero_grad()
+        squares = self._mean_squares(pairs)
         with torch.enable_grad():
-            for site, body in self.bodies.values():
-                for x, target in targets.get(site.name, ()):
-                    # One by one: a common sum would hold on to all their graphs, and bodies may lie on several devices.
-                    loss = F.mse_loss(body(x), target)
-                    (loss / len(pairs[site.name]) if len(pairs[site.name]) > 1 else loss).backward()
+            for site, group in groupby(self.bodies.items(), key=lambda item: item[1][0].name):
+                targets = _normalised(pairs.get(site, ()), squares[site])
+                for name, (_, body) in group:
+                    _fit(body, targets, num_pairs=len(pairs.get(site, ())))
+                    if self._pooling is None:
+                        self._moments[name].step()
         if self._pooling is not None:
-            self._pooling.mean([_gradient(p) for p in self._groups()])
-        self._optimizer.step()
+            self._pooling.mean([_gradient(p) for _, body in self.bodies.values() for p in body.parameters()])
+            for moments in self._moments.values():
+                moments.step()
         self.num_updates += 1
 
     def worth(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, Worth]:
@@ -91,35 +97,41 @@ class Shadow:
         return Appraisal(self.bodies, pooling=self._pooling)
 
     def keep(self, names: Iterable[str]) -> None:
-        """Drop every body that is not among ``names``; the others keep their optimizer state."""
+        """Drop every body that is not among ``names``, its memory with it; the others keep their optimizer state."""
         kept = set(names)
         for name in [name for name in self.bodies if name not in kept]:
-            for parameter in self.bodies.pop(name)[1].parameters():
-                self._optimizer.state.pop(parameter, None)
-        self._optimizer.param_groups[0]["params"] = self._groups()
+            del self._moments[name]
+            empty(self.bodies.pop(name)[1])
 
     def state_dict(self) -> dict[str, Any]:
         """Updates made, every body's tensors and the optimizer's state."""
         bodies = {name: body.state_dict() for name, (_, body) in self.bodies.items()}
-        return {"num_updates": self.num_updates, "bodies": bodies, "optimizer": self._optimizer.state_dict()}
+        moments = {name: own.state_dict() for name, own in self._moments.items()}
+        return {"num_updates": self.num_updates, "bodies": bodies, "moments": moments}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict` of a shadow with the same bodies."""
         self.num_updates = state["num_updates"]
         for name, (_, body) in self.bodies.items():
             body.load_state_dict(state["bodies"][name])
-        self._optimizer.load_state_dict(state["optimizer"])
+            self._moments[name].load_state_dict(state["moments"][name])
 
-    def _targets(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, list[tuple[Tensor, Tensor]]]:
-        """By site, input and normalised negative gradient of each pair that has one."""
+    def _mean_squares(self, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, list[Tensor]]:
+        """By site, the mean square of the gradient of each pair."""
         names = dict.fromkeys(site.name for site, _ in self.bodies.values())
         squares = {n: [g.float().square().mean() for _, g, _ in pairs.get(n, ())] for n in names}
         if self._pooling is not None:
             self._pooling.mean([square for own in squares.values() for square in own])
-        return {name: _normalised(pairs.get(name, ()), own) for name, own in squares.items()}
+        return squares
 
-    def _groups(self) -> list[nn.Parameter]:
-        return [parameter for _, body in self.bodies.values() for parameter in body.parameters()]
+
+def empty(body: nn.Module) -> None:
+    """Give the memory of what nobody needs any more back at once.
+
+    A traced body and its graph hold on to each other, until the garbage collector comes to such old objects.
+    """
+    for parameter in body.parameters():
+        parameter.data, parameter.grad = parameter.data.new_empty(0), None
 
 
 class Appraisal:
@@ -210,10 +222,18 @@ def _normalised(pairs: Sequence[Pair], squares: Sequence[Tensor]) -> list[tuple[
     """Input, and negative gradient over the root of its mean square, of each pair that has one."""
     rms = [square.sqrt() for square in squares]
     return [
-        (x.float(), -g.float() / scale)
+        (x.float(), g.float() / -scale)
         for (x, g, _), scale in zip(pairs, rms, strict=True)
         if 0.0 < float(scale) < math.inf
     ]
+
+
+def _fit(body: nn.Module, targets: Iterable[tuple[Tensor, Tensor]], *, num_pairs: int) -> None:
+    """Give ``body`` the gradient of the sum of its mean squared errors over ``num_pairs``."""
+    for x, target in targets:
+        # One by one: a common sum would hold on to all their graphs, and bodies may lie on several devices.
+        loss = F.mse_loss(body(x), target)
+        (loss / num_pairs if num_pairs > 1 else loss).backward()
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -38,7 +38,8 @@ class Statistics:
     def __init__(self, sites: Sequence[Site], *, seed: int) -> None:
         self._sites = list(sites)
         self._seed = seed
-        self._rows: dict[str, list[Pair]] = {site.name: [] for site in sites}
+        self._rows: dict[str, list[Pair]] = {}
+        self.forget()
 
     def update(self, pairs: Mapping[str, Sequence[Pair]]) -> None:
         """Keep what one sensed step showed: the `rows` of each tensor; ``pairs`` is keyed by site name."""
@@ -54,6 +55,10 @@ class Statistics:
         The novelty gain is ``NOT_MEASURED`` where nothing has come, or inputs and gradients do not match row by row.
         """
         return tuple(_signal(site, self._measure(self._rows[site.name])) for site in self._sites)
+
+    def forget(self) -> None:
+        """Drop all rows; nothing has been seen any more."""
+        self._rows = {site.name: [] for site in self._sites}
 
     def pool(self, states: Iterable[Mapping[str, Any]]) -> None:
         """Read the rows of all these states instead of its own."""
@@ -82,34 +87,34 @@ class Statistics:
     def _novelty(self, matched: Sequence[Pair]) -> float:
         if not matched:
             return NOT_MEASURED
-        x, g = torch.cat([pair.x for pair in matched]), torch.cat([pair.g for pair in matched])
-        return float(novelty_gain(x, g, torch.Generator("cpu").manual_seed(self._seed)))
+        pairs = [(pair.x, pair.g) for pair in matched]
+        return float(novelty_gain(pairs, torch.Generator("cpu").manual_seed(self._seed)))
 
 
-def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
+def novelty_gain(pairs: Sequence[tuple[Tensor, Tensor]], generator: torch.Generator) -> Tensor:
     """Novelty gain of ``NUM_FEATURES`` random features of ``x`` (n, p) for the gradients ``g`` (n, d), as a scalar.
 
-    All lie on the CPU. Both are scaled to unit rms: no solve overflows, and the units of measurement do not matter.
-    Sums are made of `MAX_ROWS` rows at a time, which are all that is ever held in float64.
+    Both come in pieces, and all pieces lie on the CPU. Both are scaled to unit rms: no solve overflows, and the units
+    of measurement do not matter. Sums are made of `MAX_ROWS` rows at a time, which are all that is held in float64.
     """
-    x_scale, g_scale = _rms(x), _rms(g)
-    weight = torch.randn(x.shape[1] + 1, NUM_FEATURES, generator=generator, dtype=torch.float64, device="cpu")
+    n, width = sum(len(x) for x, _ in pairs), pairs[0][0].shape[1]
+    x_scale, g_scale = _rms([x for x, _ in pairs]), _rms([g for _, g in pairs])
+    weight = torch.randn(width + 1, NUM_FEATURES, generator=generator, dtype=torch.float64, device="cpu")
 
-    def blocks() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        for few_x, few_g in zip(x.split(MAX_ROWS), g.split(MAX_ROWS), strict=True):
-            scaled = few_x.double() / x_scale
-            linear = torch.cat([scaled, torch.ones_like(scaled[:, :1])], dim=1)
-            yield (
-                linear,
-                torch.relu(scaled @ weight[:-1] / x.shape[1] ** 0.5 + weight[-1]),
-                few_g.double() / g_scale,
-            )
+    def moments(x: Tensor) -> tuple[Tensor, ...]:
+        linear, features = _linear(x, x_scale), _features(x, x_scale, weight)
+        return linear.T @ linear / n, linear.T @ features / n
 
-    n = len(x)
-    own, shared = _sums((a.T @ a / n, a.T @ f / n) for a, f, _ in blocks())
+    own, shared = _sums(moments(few) for x, _ in pairs for few in x.split(MAX_ROWS))
     fit = torch.linalg.solve(_damped(own, 1e-6), shared)
-    novel = ((f - a @ fit, few_g) for a, f, few_g in blocks())
-    moment, a, b = _sums((few_g.T @ f / n, f.T @ f / n, few_g.T @ few_g / n) for f, few_g in novel)
+
+    def novel_moments(x: Tensor, g: Tensor) -> tuple[Tensor, ...]:
+        novel = _features(x, x_scale, weight).addmm_(_linear(x, x_scale), fit, alpha=-1.0)
+        scaled = g.double() / g_scale
+        return scaled.T @ novel / n, novel.T @ novel / n, scaled.T @ scaled / n
+
+    blocks = (block for x, g in pairs for block in zip(x.split(MAX_ROWS), g.split(MAX_ROWS), strict=True))
+    moment, a, b = _sums(novel_moments(x, g) for x, g in blocks)
     a_damped, b_damped = _damped(a, 1e-2), _damped(b, 1e-2)
     w = torch.linalg.solve(b_damped, torch.linalg.solve(a_damped, moment.T).T)
     freedom = torch.trace(torch.linalg.solve(a_damped, a)) * torch.trace(torch.linalg.solve(b_damped, b))
@@ -117,18 +122,32 @@ def novelty_gain(x: Tensor, g: Tensor, generator: torch.Generator) -> Tensor:
     return gain - freedom / (2 * n)
 
 
-def _sums(terms: Iterable[tuple[Tensor, ...]]) -> list[Tensor]:
-    """Each place summed over all terms."""
-    found: list[Tensor] = []
+def _linear(x: Tensor, scale: Tensor) -> Tensor:
+    """``[x / scale, 1]`` in float64."""
+    return torch.cat([x.double() / scale, scale.new_ones(len(x), 1)], dim=1)
+
+
+def _features(x: Tensor, scale: Tensor, weight: Tensor) -> Tensor:
+    """ReLU features of ``x / scale``, the last row of ``weight`` being the bias."""
+    features = (x.double() / scale) @ weight[:-1]
+    return features.div_(x.shape[1] ** 0.5).add_(weight[-1]).relu_()
+
+
+def _sums(terms: Iterable[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """Each place summed over all terms, in the tensors of the first."""
+    found: tuple[Tensor, ...] = ()
     for term in terms:
-        found = [total + more for total, more in zip(found, term, strict=True)] if found else list(term)
+        for total, more in zip(found, term, strict=bool(found)):
+            total.add_(more)
+        found = found or term
     return found
 
 
-def _rms(x: Tensor) -> Tensor:
-    """Root of the mean square in float64, not below 1e-30."""
-    (squares,) = _sums((few.double().square().sum(),) for few in x.split(MAX_ROWS))
-    rms = (squares / x.numel()).sqrt()
+def _rms(pieces: Iterable[Tensor]) -> Tensor:
+    """Root of the mean square of all pieces in float64, not below 1e-30."""
+    blocks = [few for piece in pieces for few in piece.split(MAX_ROWS)]
+    (squares,) = _sums((few.double().square().sum(),) for few in blocks)
+    rms: Tensor = (squares / sum(few.numel() for few in blocks)).sqrt()
     return rms.clamp_min(1e-30)
 
 

@@ -53,14 +53,12 @@ class Try(Phase):
         host = self.work.setup.host.losses()
         for candidate, contender in list(self._contenders.items()):
             if self.work.setup.judge.hopeless(host, contender.losses()):
-                del self._contenders[candidate]
-                note_refusal(self.work, candidate.name, "no gain on held-out data at half-time")
+                self._refuse(candidate, "no gain on held-out data at half-time")
 
     def _drop_failed(self) -> None:
         for candidate, contender in list(self._contenders.items()):
             if contender.failed:
-                del self._contenders[candidate]
-                note_refusal(self.work, candidate.name, contender.failed)
+                self._refuse(candidate, contender.failed)
 
     def _judge(self) -> Next | None:
         self._drop_failed()
@@ -70,9 +68,11 @@ class Try(Phase):
             self.work.judged(candidate.name, "graft", verdict)
         accepted = [c for c, verdict in verdicts.items() if verdict.accepted]
         if accepted:
-            self._refuse(verdicts, [c for c in verdicts if c not in accepted])
+            self._refuse_all(verdicts, [c for c in verdicts if c not in accepted])
             best = max(accepted, key=lambda c: verdicts[c].lower - verdicts[c].price)
-            self.work.attach(best, self._contenders[best])
+            self.work.attach(best, self._contenders.pop(best))
+            for contender in self._contenders.values():
+                contender.dismiss()
             return rest(self.work)
         return self._look_again(verdicts, host)
 
@@ -81,14 +81,17 @@ class Try(Phase):
         trial = self.work.setup.pace.trial
         tests = self.work.setup.judge.tests - self.work.tally.tests if self.work.has_time(trial) else 0
         unsettled = [c for c, verdict in verdicts.items() if verdict.unsettled][:tests]
-        self._refuse(verdicts, [c for c in verdicts if c not in unsettled])
-        self._contenders = {c: self._contenders[c] for c in unsettled}
+        self._refuse_all(verdicts, [c for c in verdicts if c not in unsettled])
         self._left, self._loss_before = trial, float(host.mean())
         return None if self._contenders else after_refusal(self.work)
 
-    def _refuse(self, verdicts: Mapping[Candidate, Verdict], refused: Iterable[Candidate]) -> None:
+    def _refuse_all(self, verdicts: Mapping[Candidate, Verdict], refused: Iterable[Candidate]) -> None:
         for candidate in refused:
-            note_refusal(self.work, candidate.name, verdicts[candidate].reason)
+            self._refuse(candidate, verdicts[candidate].reason)
+
+    def _refuse(self, candidate: Candidate, reason: str) -> None:
+        self._contenders.pop(candidate).dismiss()
+        note_refusal(self.work, candidate.name, reason)
 
     def _verdict(self, candidate: Candidate, contender: Contender, host: Losses) -> Verdict:
         self.work.tally.tests += 1

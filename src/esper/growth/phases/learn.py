@@ -118,13 +118,13 @@ class Learn(Phase):
         scores = self._scores(self._unfitted)
         chosen = list(work.setup.controller.choose(scores))
         work.emit(Scored(step=work.tally.step, scores=tuple(scores), chosen=tuple(chosen)))
+        trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
+        grafts = {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
+        self._shadow.keep(())
         if not chosen:
             best = scores[0].candidate if scores else ""
             return refused(work, best, _why_none(scores))
-        trained = {self._candidates[name]: self._shadow.bodies[name][1] for name in chosen}
-        return try_out(
-            work, {candidate: work.start_of(candidate, body) for candidate, body in trained.items()}
-        )
+        return try_out(work, grafts)
 
 
 def _why_none(scores: Sequence[Score]) -> str:

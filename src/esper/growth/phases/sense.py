@@ -59,6 +59,7 @@ class Sense(Phase):
             return _unreached(work)
         self._statistics.pool(ranks.gather(self._statistics.state_dict()))
         signals = self._statistics.read()
+        self._statistics.forget()  # before there are candidates
         work.emit(Sensed(step=work.tally.step, signals=signals))
         proposed = list(work.setup.controller.propose(work.view(signals)))
         if not proposed:

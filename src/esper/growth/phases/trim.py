@@ -43,13 +43,16 @@ class Trim(Phase):
         self._contender.load_state_dict(state["contender"])
 
     def _judge(self) -> Next:
-        work = self.work
+        work, accepted = self.work, False
         if not self._contender.failed:
             verdict = work.setup.judge.cut(work.setup.host.losses(), self._contender.losses())
             work.judged(self._contender.name, "cut", verdict)
-            if verdict.accepted:
-                self._cut()
-                return rest(work)
+            accepted = verdict.accepted
+        if accepted:
+            self._cut()
+        self._contender.dismiss()
+        if accepted:
+            return rest(work)
         work.tally.cuts[self._exit] = work.tally.cuts.get(self._exit, 0) + 1
         return begin_growth(work)
 
