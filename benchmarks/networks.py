@@ -57,6 +57,23 @@ def image_cnn(channels: int, *, depth: int = 2) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
+def staged_cnn(widths: tuple[int, ...], *, side: int) -> nn.Sequential:
+    """Images ``(N, 1, side, side)``: stages of two 3×3 convolutions with batch norm, pooled to half; a linear head.
+
+    ``widths`` are the channels of all convolutions in order.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    for index, (fan_in, fan_out) in enumerate(pairwise((1, *widths)), start=1):
+        layers[f"conv{index}"] = nn.Conv2d(fan_in, fan_out, 3, padding=1)
+        layers[f"norm{index}"] = nn.BatchNorm2d(fan_out)
+        layers[f"relu{index}"] = nn.ReLU()
+        if index % 2 == 0:
+            layers[f"pool{index // 2}"] = nn.MaxPool2d(2)
+            side //= 2
+    layers.update(flat=nn.Flatten(), head=nn.Linear(widths[-1] * side * side, 10))
+    return nn.Sequential(layers)
+
+
 def num_params(model: nn.Module) -> int:
     """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
