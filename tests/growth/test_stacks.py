@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from esper import Budget, Grower, held_out
 from esper.errors import ConfigurationError
@@ -195,3 +199,23 @@ def test_a_model_in_bfloat16_itself_grows_in_bfloat16() -> None:
         grower.step(lambda b=batch: low.loss(model, b))
     assert "Attached" in kinds(grower)
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("name", ["batchnorm_cnn", "transformer"])
+@pytest.mark.parametrize(
+    "watching",
+    [partial(FlopCounterMode, display=False), partial(torch.device, "cpu")],
+    ids=["flops", "device"],
+)
+def test_who_watches_every_operation_does_not_hide_sites_and_blocks(
+    name: str, watching: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    loops = Loop(host(name)), Loop(host(name))
+    alone = loops[0].grow()
+    with watching():
+        watched = loops[1].grow()
+        loops[1].run(4)
+    assert alone.sites() == watched.sites()
+    blocks = alone._work.setup.parts.blocks
+    assert blocks == watched._work.setup.parts.blocks != ()
+    assert watched._work.size == alone._work.size
