@@ -19,6 +19,7 @@ from esper.surgery.graft import Graft
 from esper.surgery.site import Port, Site
 
 NUM_BATCHES = MAX_PASSES + 3
+VECTOR = Port("vector", (3,))
 
 
 class Graphs:
@@ -73,6 +74,55 @@ def test_gradients_are_taken_of_as_many_batches_as_are_kept() -> None:
     host.show([site], lambda name, _: shown.append(name))
     assert shown == [site.name] * MAX_PASSES
     assert len(graphs.counts) == MAX_PASSES
+
+
+class Shift(nn.Module):
+    """Adds a parameter; its gradient needs no input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((3,), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.weight
+
+
+class Writes(nn.Module):
+    """Writes into the input of its first layer before the second one runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = Shift(), nn.Linear(3, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        given = x.clone()
+        hidden = self.one(given)
+        given.zero_()
+        out: Tensor = self.two(torch.tanh(hidden))
+        return out
+
+
+def test_inputs_are_shown_as_they_were_read_where_the_model_writes_into_them_too() -> None:
+    torch.manual_seed(0)
+    model, calls = Writes(), []
+    batches = [torch.randn(4, 3) for _ in range(3)]
+
+    def per_example(model: nn.Module, batch: Tensor) -> Tensor:
+        calls.append(batch)
+        return model(batch).square().sum(1)
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    host = Host(Training(model, optimizer), held_out(batches, per_example=per_example))
+    host.examine()
+    sites = [Site("one", VECTOR, VECTOR), Site("two", VECTOR, Port("vector", (2,)))]
+    for num_looks in (2, 1):
+        calls.clear()
+        shown: dict[str, list[Tensor]] = {"one": [], "two": []}
+        host.show(sites, lambda name, pair, to=shown: to[name].append(pair.x))  # type: ignore[misc]
+        assert len(calls) == num_looks * len(batches)
+        assert all(torch.equal(x, batch) for x, batch in zip(shown["one"], batches, strict=True))
+        expected = [torch.tanh(model.one(batch)) for batch in batches]
+        assert all(torch.equal(x, other) for x, other in zip(shown["two"], expected, strict=True))
 
 
 def contender_under(init_scale: float) -> tuple[Contender, nn.Module]:

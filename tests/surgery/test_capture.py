@@ -212,6 +212,21 @@ class Writes(nn.Module):
         return out.mul_(3.0)
 
 
+def test_a_borrowed_input_is_the_models_own_and_where_it_is_written_into_there_is_no_pair() -> None:
+    model = Writes()
+    one, two = (Site(name, PORT, PORT) for name in ("one", "two"))
+    capture = Capture(model, [one, two], borrow=["one", "two"])
+    capture.arm()
+    x = torch.randn(3, 4)
+    seen: list[Tensor] = []
+    model.two.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(x).sum().backward()
+    ((name, (pair,)),) = capture.take().items()
+    assert (name, capture.spoilt) == ("two", {"one"})
+    assert pair.x.data_ptr() == seen[0].data_ptr()
+    assert not pair.x.requires_grad
+
+
 @pytest.mark.parametrize("entry", ["one", "two"])
 def test_values_are_those_before_anything_wrote_over_them(entry: str) -> None:
     model, x = Writes(), torch.randn(5, 4, generator=torch.Generator().manual_seed(0))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
@@ -48,6 +48,7 @@ class Host:
         self._pooled = False
         self._evaluate = evaluate
         self._closure_checked = False
+        self._written: set[str] = set()  # sites whose input the model itself writes into
 
     def evaluate(self, model: nn.Module) -> None:
         """Run the held-out evaluation on ``model`` (this one or a copy), isolated, for whoever hooked into it."""
@@ -99,9 +100,27 @@ class Host:
     def show(self, sites: Sequence[Site], to: Callable[[str, Pair], None]) -> None:
         """Hand on the per-example held-out gradients at ``sites`` of the first ``MAX_PASSES`` batches, one by one.
 
-        There are none where ``evaluate`` gives no gradients.
+        There are none where ``evaluate`` gives no gradients. Inputs are copied only at sites where the model was seen
+        to write into them: there the first time takes a second look.
         """
-        capture = Capture(self.model, sites, to=to)
+        shown = {site.name for site in sites} - self._written
+        found = self._training.ranks.gather(sorted(self._show(sites, to, borrow=shown)))
+        spoilt = {name for names in found for name in names}
+        self._written |= spoilt
+        if spoilt:
+            self._show([site for site in sites if site.name in spoilt], to, borrow=())
+
+    def _show(
+        self, sites: Sequence[Site], to: Callable[[str, Pair], None], *, borrow: Collection[str]
+    ) -> set[str]:
+        """Names of the sites of which nothing could be shown, as what they read is not what it was."""
+        shown: set[str] = set()
+
+        def hand_on(site: str, pair: Pair) -> None:
+            shown.add(site)
+            to(site, pair)
+
+        capture = Capture(self.model, sites, to=hand_on, borrow=borrow)
         with self._aside(self.model), self._others.isolated(), torch.enable_grad():
             capture.arm()
             try:
@@ -110,6 +129,7 @@ class Host:
                     del losses  # and its graph, before the next is made
             finally:
                 capture.disarm()
+        return capture.spoilt - shown
 
     def listen(self, closure: Closure, watching: AbstractContextManager[object]) -> None:
         """Run ``closure`` in eval mode inside ``watching``. Raises ClosureError when it changes the model."""

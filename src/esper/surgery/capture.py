@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -72,22 +72,38 @@ def _disarm(handles: list[RemovableHandle]) -> None:
     eager.end()
 
 
+class _Kept(NamedTuple):
+    """A tensor, and the version that it had when it was kept."""
+
+    tensor: Tensor
+    version: int
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether something has been written into it since."""
+        return not self.tensor.is_inference() and self.tensor._version != self.version
+
+
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """What is kept of the tensors at one port; sites that keep the same share one."""
+    """What is kept of the tensors at one port; sites that keep the same share one. Inputs may be ``borrowed``."""
 
     pick: Pick
     port: Port
+    borrowed: bool = False
 
     def of(self, tensor: Tensor) -> Tensor:
         """The part to keep, which does not hold on to the rest."""
         part = self.pick(tensor, self.port)
         return part.clone() if part.numel() < tensor.numel() and _share_memory(part, tensor) else part
 
-    def copy_of(self, tensor: Tensor) -> Tensor:
-        """The part to keep, safe from what is written into the tensor later."""
+    def safe(self, tensor: Tensor) -> Tensor:
+        """The part to keep, safe from what is written into the tensor later unless it is borrowed."""
         part = self.pick(tensor, self.port)
-        return part.clone() if _share_memory(part, tensor) else part
+        borrowed = (
+            self.borrowed and not part.is_inference()
+        )  # such a tensor does not tell what is written into it
+        return part.clone() if not borrowed and _share_memory(part, tensor) else part
 
 
 def _share_memory(a: Tensor, b: Tensor) -> bool:
@@ -102,17 +118,20 @@ class _View(NamedTuple):
     target: _Part
 
 
-def _views(sites: Iterable[Site], pick: Callable[[Site], Pick]) -> dict[str, _View]:
-    known: dict[tuple[Pick, Port], _Part] = {}
+def _views(sites: Iterable[Site], pick: Callable[[Site], Pick], borrow: Collection[str]) -> dict[str, _View]:
+    known: dict[tuple[Pick, Port, bool], _Part] = {}
 
-    def part(chosen: Pick, port: Port) -> _Part:
-        return known.setdefault((chosen, port), _Part(chosen, port))
+    def part(chosen: Pick, port: Port, borrowed: bool = False) -> _Part:
+        return known.setdefault((chosen, port, borrowed), _Part(chosen, port, borrowed))
 
     picks = {site: pick(site) for site in sites}
-    return {s.name: _View(s, part(own, s.source), part(own, s.target)) for s, own in picks.items()}
+    return {
+        s.name: _View(s, part(own, s.source, s.name in borrow), part(own, s.target))
+        for s, own in picks.items()
+    }
 
 
-class _Parts(dict[_Part, Tensor]):
+class _Parts(dict[_Part, _Kept]):
     """Parts of one tensor, made where they are missing."""
 
     def __init__(self, tensor: Tensor | None, make: Callable[[_Part, Tensor], Tensor]) -> None:
@@ -120,12 +139,13 @@ class _Parts(dict[_Part, Tensor]):
         self._tensor = None if tensor is None else tensor.detach()
         self._make = make
 
-    def take(self, part: _Part) -> Tensor | None:
+    def take(self, part: _Part) -> _Kept | None:
         if part not in self and self._tensor is not None:
-            self[part] = self._make(part, self._tensor)
+            made = self._make(part, self._tensor)
+            self[part] = _Kept(made, 0 if made.is_inference() else made._version)
         return self.get(part)
 
-    def of(self, parts: Iterable[_Part]) -> dict[_Part, Tensor]:
+    def of(self, parts: Iterable[_Part]) -> dict[_Part, _Kept]:
         """These, without the tensor itself."""
         for part in parts:
             self.take(part)
@@ -142,6 +162,9 @@ class Capture:
     ``pick`` says for each site what of its tensors is kept, all by default; ``outputs``, whether ``z`` is too. With
     ``to`` each pair is handed on by its site's name as soon as its gradient arrives, in the midst of the backward pass,
     and not kept.
+
+    Inputs of the sites named in ``borrow`` are not copied. Where the model writes into one of them before its gradient
+    comes, there is no pair, and the site's name is among ``spoilt``.
     """
 
     def __init__(
@@ -152,14 +175,16 @@ class Capture:
         pick: Callable[[Site], Pick] = _pick_whole,
         outputs: bool = False,
         to: Callable[[str, Pair], None] | None = None,
+        borrow: Collection[str] = (),
     ) -> None:
         self._model = model
         self.sites = tuple(sites)
-        self._views = _views(self.sites, pick)
+        self.spoilt: set[str] = set()
+        self._views = _views(self.sites, pick, borrow)
         self._outputs = outputs
         self._to = to
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
-        self._inputs: dict[str, dict[_Part, Tensor]] = {}
+        self._inputs: dict[str, dict[_Part, _Kept]] = {}
         self._handles: list[RemovableHandle] = []
         self._finalizer: weakref.finalize[..., Any] | None = None
 
@@ -213,7 +238,7 @@ class Capture:
         kwargs: dict[str, Any],
         __: Any,
     ) -> None:
-        self._inputs[entry] = _Parts(first_input(args, kwargs), _Part.copy_of).of(parts)
+        self._inputs[entry] = _Parts(first_input(args, kwargs), _Part.safe).of(parts)
 
     def _watch_output(
         self, views: Sequence[_View], _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
@@ -221,30 +246,32 @@ class Capture:
         z = first_output(output)
         if z is None or not z.requires_grad:
             return
-        read, given = _Parts(z, _Part.copy_of), _Parts(first_input(args, kwargs), _Part.copy_of)
+        read, given = _Parts(z, _Part.safe), _Parts(first_input(args, kwargs), _Part.safe)
         given.update(self._inputs.get(views[0].site.exit, {}))  # kept a moment ago, where a span begins here
         seen = []
         for view in views:
             x = self._input(view, read, given)
             if x is not None:
-                value = read.take(view.target) if self._outputs else x.new_empty(0)
-                assert value is not None
-                seen.append((view, x, value))
+                value = read.take(view.target) if self._outputs else None
+                seen.append((view, x, x.tensor.new_empty(0) if value is None else value.tensor))
         z.register_hook(_Hook(self._on_gradient, seen))
 
-    def _input(self, view: _View, read: _Parts, given: _Parts) -> Tensor | None:
+    def _input(self, view: _View, read: _Parts, given: _Parts) -> _Kept | None:
         if view.site.attachment == "after":
             return read.take(view.source)
         if view.site.is_span:
             return self._inputs.get(view.site.entry, {}).get(view.source)
         return given.take(view.source)
 
-    def _on_gradient(self, seen: Sequence[tuple[_View, Tensor, Tensor]], gradient: Tensor) -> None:
+    def _on_gradient(self, seen: Sequence[tuple[_View, _Kept, Tensor]], gradient: Tensor) -> None:
         read = _Parts(gradient, _Part.of)
         for view, x, z in seen:
+            if x.spoilt:
+                self.spoilt.add(view.site.name)
+                continue
             g = read.take(view.target)
             assert g is not None
-            self._give(view.site.name, Pair(x, g, z))
+            self._give(view.site.name, Pair(x.tensor, g.tensor, z))
 
     def _give(self, site: str, pair: Pair) -> None:
         if self._to is not None:
