@@ -148,9 +148,9 @@ class Widened(Event, frozen=True):
 class Pruned(Event, frozen=True):
     """A part that held-out data show to be of no use was taken out.
 
-    ``what``: ``graft``; ``units``, ``num_removed`` of the ``num_units`` that the modules ``where`` made; or ``branch``,
-    a module that is now the identity. By all that was pruned at this step the held-out loss rose by ``increase``, at
-    most by ``upper``, which is less than ``margin``.
+    ``what``: ``graft``; ``units``, or ``heads`` of attention, ``num_removed`` of the ``num_units`` that ``where`` made;
+    or ``branch``, a module that is now the identity. By all that was pruned at this step the held-out loss rose by
+    ``increase``, at most by ``upper``, which is less than ``margin``.
     """
 
     what: str

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import esper
-from esper.events import Pruned
+from esper.events import Judged, Pruned
 from esper.growth.guard import Guard
 from growth.loops import Loop, difference, kinds, model_state, same, training_state
 from growth.test_idle_units import PRUNING, Exact, Thrifty, pruned
@@ -79,7 +79,11 @@ def test_an_idle_head_goes_and_the_others_keep_their_values() -> None:
         grower.step(lambda: loop.host.loss(loop.model, loop.host.batch(0)))
     assert heads_gone(grower) == [[*range(HEAD, 2 * HEAD)]]
     event = next(event for event in grower.history if isinstance(event, Pruned))
-    assert (event.num_removed, event.num_units, event.increase) == (HEAD, NUM_HEADS * HEAD, 0.0)
+    assert (event.what, event.num_removed, event.num_units, event.increase) == ("heads", 1, NUM_HEADS, 0.0)
+    judged = [
+        e.candidate for e in grower.history if isinstance(e, Judged) and e.kind == "prune" and e.accepted
+    ]
+    assert judged == [f"prune 1 of {NUM_HEADS} heads"]
     assert same(loop.model.attention.q.weight.detach(), torch.cat([weight[:HEAD], weight[2 * HEAD :]]))
     torch.testing.assert_close(outputs(BY_HAND, loop.model), wanted)
     layers = [getattr(loop.model.attention, name) for name in "qkv"]

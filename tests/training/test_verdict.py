@@ -20,6 +20,7 @@ def pruned(what: str, where: str, removed: int = 1, units: int = 1) -> events.Pr
     ("event", "words"),
     [
         (pruned("units", "fc1", 12, 64), "pruned 12 of 64 units of fc1: −1,200 parameters"),
+        (pruned("heads", "q and k and v", 1, 4), "pruned 1 of 4 heads of q and k and v: −1,200 parameters"),
         (pruned("graft", "fc1 mlp(ratio=2.0)"), "pruned the graft fc1 mlp(ratio=2.0): −1,200 parameters"),
         (pruned("branch", "blocks.1"), "pruned the branch blocks.1: −1,200 parameters"),
     ],

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
 
 import msgspec
 import torch
@@ -19,6 +19,8 @@ from esper.growth.work import Work
 from esper.signals.redundancy import WIDEST, Moments, elimination, shares
 from esper.surgery.block import Block
 from esper.surgery.shrinking import Removal, can_take_over, loudness, shrinkable, together, without
+
+KINDS = ("units", "heads")
 
 
 class Part(NamedTuple):
@@ -44,9 +46,8 @@ def prune_units(work: Work, reference: Losses, moments: Moments) -> None:
     if verdict is None:
         return
     removals = _removals(work, parts[:most] or parts[:1], moments)
-    among = sum(block.width for block in {part.block for part in parts})
-    num_units = sum(len(removal.units) for removal in removals)
-    work.judged(f"prune {num_units} of {among} units", "prune", verdict)
+    name = _counted(removals, {part.block for part in parts})
+    work.judged(f"prune {name}", "prune", verdict)
     for removal in removals if most else ():
         _take_out(work, removal, verdict)
 
@@ -65,6 +66,25 @@ def _most(
         verdicts[middle] = work.setup.judge.prune(reference, losses, stake=stake_of(work), looks=looks)
         accepted, refused = (middle, refused) if verdicts[middle].accepted else (accepted, middle)
     return accepted, verdicts.get(accepted or 1)
+
+
+def _counted(removals: Iterable[Removal], blocks: Iterable[Block]) -> str:
+    """How many units, and heads, of how many."""
+    gone, among = dict.fromkeys(KINDS, 0), dict.fromkeys(KINDS, 0)
+    for removal in removals:
+        gone[_kind(removal.block)] += _number(removal.block, len(removal.units))
+    for block in blocks:
+        among[_kind(block)] += _number(block, block.width)
+    return " and ".join(f"{gone[kind]} of {among[kind]} {kind}" for kind in KINDS if gone[kind])
+
+
+def _kind(block: Block) -> Literal["units", "heads"]:
+    return "heads" if block.num_heads else "units"
+
+
+def _number(block: Block, num_units: int) -> int:
+    """Heads where the units are theirs."""
+    return num_units // block.multiple if block.num_heads else num_units
 
 
 def _ranked(work: Work, moments: Moments) -> list[Part]:
@@ -119,4 +139,5 @@ def _take_out(work: Work, removal: Removal, verdict: Verdict) -> None:
     work.record.append({"op": "prune", "block": msgspec.to_builtins(block), "units": units})
     work.grow(Size(-params, host.macs() - before))
     where = " and ".join(block.producers)
-    tell(work, "units", where, params, verdict, units=(len(units), block.width))
+    counts = _number(block, len(units)), _number(block, block.width)
+    tell(work, _kind(block), where, params, verdict, counts=counts)

@@ -15,16 +15,16 @@ def stake_of(work: Work) -> Stake:
 
 
 def tell(
-    work: Work, what: str, where: str, params: int, verdict: Verdict, *, units: tuple[int, int] = (1, 1)
+    work: Work, what: str, where: str, params: int, verdict: Verdict, *, counts: tuple[int, int] = (1, 1)
 ) -> None:
-    """Emit what has been pruned; ``units`` are how many, and of how many."""
+    """Emit what has been pruned; ``counts`` are how many, and of how many."""
     work.emit(
         Pruned(
             step=work.tally.step,
             what=what,
             where=where,
-            num_removed=units[0],
-            num_units=units[1],
+            num_removed=counts[0],
+            num_units=counts[1],
             params=params,
             increase=-verdict.gain,
             upper=-verdict.lower,

@@ -60,6 +60,11 @@ class Block(msgspec.Struct, frozen=True):
     bound: bool = False
 
     @property
+    def num_heads(self) -> int:
+        """Of attention the number of heads, whose features are the units; 0 where these are no heads."""
+        return self.width // self.multiple if any(layer.kind == ATTENTION for layer in self.layers) else 0
+
+    @property
     def producers(self) -> tuple[str, ...]:
         """Names of the modules that make the units."""
         return tuple(layer.module for layer in self.layers if layer.role == "producer")

@@ -89,13 +89,10 @@ def told(event: AnyEvent) -> str | None:
 
 def pruned(event: Pruned) -> str:
     """What was pruned, and what that cost on held-out data."""
-    taken = {
-        "graft": f"the graft {event.where}",
-        "units": f"{event.num_removed:,} of {event.num_units:,} units of {event.where}",
-        "branch": f"the branch {event.where}",
-    }
+    some = f"{event.num_removed:,} of {event.num_units:,} {event.what} of {event.where}"
+    taken = some if event.what in ("units", "heads") else f"the {event.what} {event.where}"
     cost = f"held-out loss {event.increase:+.2g}, margin {event.margin:.2g}"
-    return f"pruned {taken[event.what]}: −{event.params:,} parameters ({cost})"
+    return f"pruned {taken}: −{event.params:,} parameters ({cost})"
 
 
 def _growth(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:

@@ -12,7 +12,7 @@ const MARKS = {
 };
 
 const describePart = (fact) =>
-  fact.what === "units" ? `${figure(fact.num_removed)} of ${figure(fact.num_units)} units of ${fact.where}` : `the ${fact.what} ${fact.where}`;
+  fact.what === "units" || fact.what === "heads" ? `${figure(fact.num_removed)} of ${figure(fact.num_units)} ${fact.what} of ${fact.where}` : `the ${fact.what} ${fact.where}`;
 
 function describeMark(fact) {
   switch (fact.type) {
