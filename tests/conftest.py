@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import hypothesis
 import pytest
 import torch
+
+from esper.blueprints import catalogue
+from esper.growth import examination
 
 torch.set_num_threads(1)
 # And in what they start: the threads of two workers would wait for each other.
@@ -21,6 +25,28 @@ hypothesis.settings.register_profile(
     suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("house")
+
+
+def pytest_collection_finish():
+    """What the imports have left lives as long as the process: the collector need not go through it again."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def births():
+    """A Grower's recipes pass the check at birth once for every pair of ports; one that fails, fails every time."""
+    passed, check = set(), examination.check_birth
+
+    def once(recipe, site):
+        known = (catalogue.find(recipe.blueprint), recipe, site.source, site.target, site.block)
+        if known not in passed:
+            check(recipe, site)
+            passed.add(known)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(examination, "check_birth", once)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -58,7 +58,8 @@ def _node():
 def program(pytestconfig):
     """Gives the command of an installed program; installs both once, also when several workers ask."""
     node = _node()
-    folder = pytestconfig.cache.mkdir("mcp_clients")
+    folder = pytestconfig.rootpath / ".pytest_cache" / "d" / "mcp_clients"
+    folder.mkdir(parents=True, exist_ok=True)  # pytest's own cache may be switched off
     programs = folder / "node_modules" / ".bin"
     with (folder / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
