@@ -15,7 +15,7 @@ import torch.distributed as dist
 from replicas_worker import Branching, graft_at
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 
 from esper.growth.shards import shards_of
@@ -36,9 +36,8 @@ def grown(model: nn.Module) -> torch.optim.Optimizer:
     graft = graft_at("branch")
     attach(model, graft)
     optimizer.param_groups[0]["params"] += list(graft.parameters())
-    shards = shards_of(model)
-    if shards is not None:
-        shards.join(graft, optimizer)
+    if isinstance(model, FSDPModule):
+        shards_of(model).join(graft, optimizer)
     cut(model, "branch")
     return optimizer
 

@@ -61,8 +61,6 @@ class Shards(Many):
         return (parameter for parameter in model.parameters() if not isinstance(parameter, DTensor))
 
 
-def shards_of(model: nn.Module) -> Shards | None:
-    """The ranks among which ``fully_shard`` has shared the whole of ``model``; ``None`` where it has not."""
-    if not isinstance(model, FSDPModule):
-        return None
+def shards_of(model: nn.Module) -> Shards:
+    """The ranks among which ``fully_shard`` has shared the whole of ``model``."""
     return Shards(model, next(p for p in model.parameters() if isinstance(p, DTensor)).device_mesh)

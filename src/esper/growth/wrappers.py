@@ -19,8 +19,11 @@ def ranks_of(model: nn.Module) -> tuple[nn.Module, Ranks]:
     if isinstance(model, DistributedDataParallel):
         inside: nn.Module = model.module
         return inside, replicas_of(model) or Alone()
-    if "torch.distributed.fsdp" in sys.modules:  # slow to import, and who has a sharded model has imported it
-        from esper.growth.shards import shards_of
+    fsdp = sys.modules.get(
+        "torch.distributed.fsdp"
+    )  # slow to import, and who has a sharded model has imported it
+    if fsdp is None or not isinstance(model, fsdp.FSDPModule):
+        return model, Alone()
+    from esper.growth.shards import shards_of  # it rests on what torch does not promise
 
-        return model, shards_of(model) or Alone()
-    return model, Alone()
+    return model, shards_of(model)
