@@ -36,6 +36,7 @@ SCRIPTS = (
     "prune",
     "distributed",
 )
+SHORTER = {"cost": {"WARM_UP": 5, "DORMANT_STEPS": 40, "MEMORY_STEPS": 40}}
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -47,6 +48,8 @@ def test_a_quick_run_prints_its_table_and_stores_nothing(
     stored = sorted((path, path.read_bytes()) for path in Path("benchmarks").rglob("*.[jm][sd]*"))
     monkeypatch.setattr(sys, "argv", [script, "--quick", "--data", str(tmp_path)])
     module = importlib.import_module(f"benchmarks.{script}")
+    for name, steps in SHORTER.get(script, {}).items():
+        monkeypatch.setattr(module, name, steps)
     module.main()
     assert "|" in capsys.readouterr().out
     assert stored == sorted((path, path.read_bytes()) for path in Path("benchmarks").rglob("*.[jm][sd]*"))
