@@ -7,7 +7,7 @@ operation must treat each unit alone, and nobody else may read what they pass on
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import lcm
 from types import MappingProxyType
@@ -20,6 +20,7 @@ from esper.surgery.attention import Heads, heads_before
 from esper.surgery.block import ATTENTION, Block, Layer, Ref
 from esper.surgery.block_graphs import calls_once, in_parts, whole
 from esper.surgery.calls import Call, asks_batch_size, spelled
+from esper.surgery.likeness import Alike
 from esper.surgery.names import common_parent, relative
 from esper.surgery.per_unit import Layout, after_function, after_layer, is_depthwise, options_of
 from esper.surgery.site import Site
@@ -54,9 +55,9 @@ def find_blocks(trace: Trace, spans: Iterable[Site], *, blocked: Mapping[str, st
     by_parent: dict[str, list[Site]] = defaultdict(list)
     for site in spans:
         by_parent[common_parent(trace.model, site.entry, site.exit)].append(site)
-    shared = shared_modules(trace.model)
+    shared, flows = shared_modules(trace.model), Alike(_flow)
     for parent, sites in by_parent.items():
-        place = _Place(trace, parent, shared)
+        place = _Place(trace, parent, shared, flows)
         free, bound = [s for s in sites if s.name not in blocked], [s for s in sites if s.name in blocked]
         for name, block in (*_free(place, free), *_bound(place, bound)):
             if isinstance(block, Block):
@@ -68,11 +69,15 @@ def find_blocks(trace: Trace, spans: Iterable[Site], *, blocked: Mapping[str, st
 
 @dataclass(frozen=True)
 class _Place:
-    """The module that holds both ends of some spans; ``shared`` are the `shared_modules` of the model."""
+    """The module that holds both ends of some spans.
+
+    ``shared`` are the `shared_modules` of the model; ``flows`` gives the graph of a forward pass, or why there is none.
+    """
 
     trace: Trace
     parent: str
     shared: frozenset[str]
+    flows: Alike[_Flow | str]
 
     @property
     def module(self) -> nn.Module:
@@ -90,8 +95,7 @@ class _Place:
 def _free(place: _Place, sites: list[Site]) -> Iterator[tuple[str, Block | str]]:
     if not sites:
         return
-    graph = whole(place.module, place.ends(sites))
-    flow = graph if isinstance(graph, str) else _Flow(graph)
+    flow = place.flows(place.module, place.ends(sites))
     for site in sites:
         if isinstance(flow, str):
             yield site.name, f"the forward of {place.parent or 'the model'} {flow}"
@@ -125,6 +129,11 @@ class _Flow:
         for node in graph.nodes:
             if node.op == "call_module":
                 self.calls[str(node.target)].append(node)
+
+
+def _flow(module: nn.Module, inside: Sequence[str]) -> _Flow | str:
+    graph = whole(module, inside)
+    return graph if isinstance(graph, str) else _Flow(graph)
 
 
 class _Found(Exception):  # noqa: N818 - ends a search, and says why

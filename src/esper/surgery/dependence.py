@@ -54,8 +54,12 @@ def reachable_from(edges: Iterable[Edge]) -> set[Edge]:
 
 
 def is_stream(targets: Iterable[Edge], sources: set[Edge]) -> bool:
-    """Whether one of ``targets`` is one of ``sources`` plus something, perhaps normalised or rectified since."""
+    """Whether one of ``targets`` is one of ``sources`` plus something, perhaps normalised or rectified since.
+
+    What is older than all sources is not looked at: along a deep stream that would be everything before.
+    """
     waiting = [(edge, False) for edge in targets]
+    oldest = min((node._sequence_nr() for node, _ in sources), default=0)
     seen: set[tuple[Edge, bool]] = set()
     while waiting:
         (node, number), added = waiting.pop()
@@ -65,7 +69,7 @@ def is_stream(targets: Iterable[Edge], sources: set[Edge]) -> bool:
         if added and (node, number) in sources:
             return True
         name = node.name().rstrip("0123456789")
-        if name in _ALONG_STREAMS:
+        if name in _ALONG_STREAMS and node._sequence_nr() > oldest:
             waiting += [(edge, added or name == "AddBackward") for edge in _inputs(node)]
     return False
 

@@ -23,6 +23,7 @@ from torch import Tensor, fx, nn
 from esper.errors import SiteError
 from esper.surgery.forward_graph import flaws, follow, graph_of, keep
 from esper.surgery.graft import Graft, Grafts, all_grafts, grafts_of, hooks_of_users, is_cut, release
+from esper.surgery.likeness import Alike
 from esper.surgery.names import above, common_parent, relative
 from esper.surgery.site import Site
 from esper.surgery.structure import first_input, first_output
@@ -94,9 +95,10 @@ def obstacles(trace: Trace, spans: Iterable[Site]) -> dict[str, str]:
             by_parent[parent].append(site)
         else:
             found[site.name] = f"its ends are not called by the forward of {parent or 'the model'}"
+    flawed = Alike(flaws)
     for parent, sites in by_parent.items():
         ends = {relative(name, parent) for site in sites for name in (site.entry, site.exit)}
-        wrong = flaws(model.get_submodule(parent), ends)
+        wrong = flawed(model.get_submodule(parent), ends)
         for site in sites:
             ours = (wrong.get(relative(name, parent)) for name in (site.entry, site.exit))
             if flaw := next(filter(None, ours), None):

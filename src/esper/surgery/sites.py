@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 
 from torch import nn
@@ -25,7 +26,7 @@ from esper.surgery.names import above
 from esper.surgery.ports import Ports
 from esper.surgery.site import Port, Site
 from esper.surgery.site_map import SiteMap, SiteRow
-from esper.surgery.spans import crosses, spans_among
+from esper.surgery.spans import Crossings, spans_among
 from esper.surgery.trace import Call, TensorFacts, Trace
 from esper.surgery.units import Holding, holdings, is_scale
 
@@ -82,9 +83,9 @@ def discover(trace: Trace, *, blocked: Mapping[str, str] = NOTHING) -> SiteMap:
     sites = _ordered(trace, [*beside, *only_after, *deeper, *(_span_site(*span) for span in spans)])
     offers = _ordered(trace, {*sites, *after, *(_span_site(*span) for span in wide)})
     sites, offers = _without(sites, blocked), _without(offers, blocked)
-    rows = _Rows(sum(h.params for h in held), {unit.name: unit for unit in units}, spans, blocked)
+    rows = _Rows(trace, sum(h.params for h in held), {unit.name: unit for unit in units}, spans, blocked)
     site_map = SiteMap(
-        rows=tuple(rows.row(trace, holding) for holding in held),
+        rows=tuple(map(rows.row, held)),
         sites=sites,
         offers=offers,
         runs={site.name: _runs(trace, site) for site in offers},
@@ -154,7 +155,7 @@ def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:
     """Why nothing may be added to the output of these calls, empty if something may."""
     if isinstance(module, (nn.Sequential, nn.ModuleList)):
         return "it takes every child for a layer of its own"
-    if "grafts" in dir(module) and not isinstance(module._modules.get("grafts"), Grafts):
+    if _has(module, "grafts") and not isinstance(module._modules.get("grafts"), Grafts):
         return "it has something named 'grafts' already; rename that to grow here"
     if trace.has_graph and not all(c.target is None or c.target.requires_grad for c in calls):
         return "its output carries no gradient: it is frozen, and so is all before it"
@@ -163,6 +164,13 @@ def _refusal(trace: Trace, module: nn.Module, calls: Iterable[Call]) -> str:
     if all(call.target is not None and not call.used for call in calls):
         return "nothing that the model returns depends on its first output"
     return ""
+
+
+def _has(module: nn.Module, name: str) -> bool:
+    """Whether a module has an attribute; to list all of them takes longer."""
+    own = vars(module)
+    held = (own, own["_parameters"], own["_buffers"], own["_modules"], *map(vars, type(module).__mro__))
+    return any(name in names for names in held)
 
 
 def _agreed(ports: list[Port | str]) -> Port | str:
@@ -226,21 +234,23 @@ def _runs(trace: Trace, site: Site) -> float:
 class _Rows:
     """Writes the table of modules: ``total`` parameters, units by name, spans between them, and those ``blocked``."""
 
+    trace: Trace
     total: int
     units: dict[str, _Unit]
     spans: list[tuple[_Unit, _Unit]]
     blocked: Mapping[str, str]
 
-    def row(self, trace: Trace, holding: Holding) -> SiteRow:
+    def row(self, holding: Holding) -> SiteRow:
         unit = None if holding.unit is None else self.units[holding.unit]
-        growable, note = (False, "never called in the traced batch") if unit is None else self._verdict(unit)
+        never = False, "never called in the traced batch"
+        growable, note = never if unit is None else self._verdict(unit)
         if unit is not None and unit.name != holding.module:
             note = f"its weights are read by {unit.name or 'the model'} without a call: {note}"
         if holding.params == 0:
             note = f"its weights are counted at another module: {note}"
         return SiteRow(
             module=holding.module,
-            class_name=type(trace.model.get_submodule(holding.module)).__name__,
+            class_name=type(self.trace.model.get_submodule(holding.module)).__name__,
             params=holding.params,
             share=holding.params / self.total if self.total else 0.0,
             growable=growable,
@@ -254,21 +264,20 @@ class _Rows:
             return True, f"{site.source} → {site.target}{times}"
         if unit.after is not None and not unit.scale:
             return True, f"only after it ({unit.after.target}): {site}"
-        crossing = [_span_site(*span).name for span in self.spans if self._crosses(span, unit)]
-        for name in crossing:
+        blocked = []
+        for number in self._crossings.across(unit.calls):
+            name = _span_site(*self.spans[number]).name
             if name not in self.blocked:
                 return True, f"only by a span, {name}: {site}"
+            blocked.append(name)
         why_not = (
-            f", and {crossing[0]} across it could not be folded: {self.blocked[crossing[0]]}"
-            if crossing
-            else ""
+            f", and {blocked[0]} across it could not be folded: {self.blocked[blocked[0]]}" if blocked else ""
         )
         return False, f"{site}{why_not}"
 
-    @staticmethod
-    def _crosses(span: tuple[_Unit, _Unit], unit: _Unit) -> bool:
-        ends = span[0].calls[0], span[1].calls[0]
-        return any(crosses(ends, call) for call in unit.calls)
+    @cached_property
+    def _crossings(self) -> Crossings:
+        return Crossings(self.trace, [(entry.calls[0], exit_.calls[0]) for entry, exit_ in self.spans])
 
 
 def _nowhere(trace: Trace, site_map: SiteMap) -> str:

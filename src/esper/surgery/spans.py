@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
-from esper.surgery.trace import Call
+from esper.surgery.trace import Call, Trace
 
 
 def spans_among(calls: Iterable[Call], *, reach: int) -> list[tuple[Call, Call]]:
@@ -22,6 +24,26 @@ def spans_among(calls: Iterable[Call], *, reach: int) -> list[tuple[Call, Call]]
         for start in (near, *(feeds[near] if reach > 1 else ()))
     }
     return [(by_order[start], by_order[end]) for start, end in sorted(pairs, key=lambda pair: pair[::-1])]
+
+
+class Crossings:
+    """Finds the spans across a call without a look at all of them.
+
+    ``spans`` are in the order of their ends. One that crosses a call ends after that has begun, or at a call around it.
+    """
+
+    def __init__(self, trace: Trace, spans: Sequence[tuple[Call, Call]]) -> None:
+        self._trace, self._spans = trace, spans
+        self._ends = [end.order for _, end in spans]
+
+    def across(self, calls: Sequence[Call]) -> Iterator[int]:
+        """Numbers of the spans across one of ``calls`` at least, in order; the first are found at once."""
+        around = sorted({caller.order for call in calls for caller in self._trace.callers(call)})
+        later = bisect_left(self._ends, min(call.order for call in calls))
+        numbers = [range(bisect_left(self._ends, n), min(bisect_right(self._ends, n), later)) for n in around]
+        for number in chain(*numbers, range(later, len(self._spans))):
+            if any(crosses(self._spans[number], call) for call in calls):
+                yield number
 
 
 def crosses(span: tuple[Call, Call], call: Call) -> bool:

@@ -94,12 +94,14 @@ class Trace:
 
     def within(self, outer: str, inner: str) -> bool:
         """Whether every call of module ``inner`` was made, directly or not, by module ``outer``."""
-        return all(outer in self._callers(call) for call in self.by_module.get(inner, ()))
+        calls = self.by_module.get(inner, ())
+        return all(any(outer == other.module for other in self.callers(call)) for call in calls)
 
-    def _callers(self, call: Call) -> Iterator[str]:
+    def callers(self, call: Call) -> Iterator[Call]:
+        """The calls during which this one was made, the innermost first."""
         while call.caller is not None and call.caller in self._by_order:
             call = self._by_order[call.caller]
-            yield call.module
+            yield call
 
     @cached_property
     def _by_order(self) -> Mapping[int, Call]:
