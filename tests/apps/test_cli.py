@@ -111,6 +111,24 @@ def test_a_run_from_beginning_to_end(esper: Esper, task_file: Path, home: Path, 
     ]
 
 
+def test_an_export_replaces_what_an_export_wrote_and_nothing_else(
+    esper: Esper, task_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(task_file.parent)
+    esper("train", task_file.name, "--no-growth", "-q", "--steps", 5)
+    assert esper("export", "latest")[1] == "wrote exported/noisy_xor.pt\nwrote exported/noisy_xor.py\n"
+    code, _, err = esper("export", "latest", "-o", ".")
+    assert (code, "in the way: noisy_xor.py" in err, "--output FOLDER" in err) == (1, True, True)
+    assert task_file.read_text() == TASK
+    assert not task_file.with_suffix(".pt").exists()
+    esper("train", task_file.name, "--no-growth", "-q", "--steps", 6)
+    assert esper("export", "latest")[1].startswith("replaced exported/noisy_xor.pt\nreplaced")
+    written = Path("exported/noisy_xor.py")
+    written.write_text(written.read_text() + "# mine")
+    assert esper("export", "latest")[0] == 1
+    assert written.read_text().endswith("# mine")
+
+
 def test_quiet_shows_only_the_verdict(esper: Esper, task_file: Path) -> None:
     _, out, err = esper("train", task_file, "--no-growth", "--quiet", "--steps", 5)
     assert err == ""

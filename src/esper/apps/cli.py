@@ -198,12 +198,12 @@ def export(
     run: Run,
     *,
     to: Annotated[Format, Option("--format", "-f", help="what to write")] = Format.code,
-    output: Annotated[Path | None, Option("--output", "-o", help="folder; else here")] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help="folder; else 'exported', here")] = None,
 ) -> None:
     """Write the finished network of a run as files that need no Esper.
 
     code: one Python file that imports torch only, weights beside it. safetensors: the weights. export: a .pt2
-    program of torch.export. onnx: for every other runtime.
+    program of torch.export. onnx: for every other runtime. Files of earlier exports are replaced, no others.
 
     [bold]Example[/bold]
 
@@ -211,8 +211,8 @@ def export(
     """
     from esper.training.export import export_run
 
-    for path in export_run(_find(run), to.value, output or Path()):
-        echo(f"wrote {path}")
+    for path, is_replaced in export_run(_find(run), to.value, output or Path("exported")).items():
+        echo(f"{'replaced' if is_replaced else 'wrote'} {path}")
 
 
 @app.command()

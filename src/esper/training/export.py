@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator
@@ -15,8 +14,9 @@ from pathlib import Path
 import msgspec
 import torch
 
-from esper.errors import DataError, RunError
+from esper.errors import RunError
 from esper.growth import checkpoint
+from esper.training import exported
 from esper.training.code import write_code
 from esper.training.data import Rows, take
 from esper.training.ending import load_description, load_model
@@ -31,13 +31,14 @@ Writer = Callable[[torch.export.ExportedProgram, Path], None]
 NUM_EXAMPLES = 2  # torch.export takes a batch of one for a constant
 
 
-def export_run(run: RunFolder, to: str, folder: Path) -> list[Path]:
+def export_run(run: RunFolder, to: str, folder: Path) -> dict[Path, bool]:
     """Write the network of ``run`` into ``folder`` as ``code``, ``safetensors``, ``export`` or ``onnx``.
 
-    The files: all begin with the task's name; for a table a ``.json`` says how rows become inputs, and outputs
-    predictions.
+    The files, and whether each replaced one of an earlier export: all begin with the task's name; for a table a
+    ``.json`` says how rows become inputs, and outputs predictions.
 
-    Raises ``RunError`` when the run is not finished, the network cannot be written so, or the disk refuses.
+    Raises ``RunError`` when the run is not finished or the network cannot be written so, ``DataError`` when a file
+    that is no export is in the way, or the disk refuses.
     """
     preparation = load_preparation(run) if prepares_rows(run) else None
     with tempfile.TemporaryDirectory() as made:
@@ -51,7 +52,7 @@ def export_run(run: RunFolder, to: str, folder: Path) -> list[Path]:
                 _WRITERS[to](program_of(load_model(run), _example(run)), path)
         if preparation is not None:
             path.with_suffix(".json").write_bytes(_as_json(preparation))
-        return _move(Path(made), folder)
+        return exported.put(run, sorted(Path(made).iterdir()), folder)
 
 
 def _file_name(task: str) -> str:
@@ -117,14 +118,6 @@ def _silent_exporter() -> Iterator[None]:
 
 def _write_code(run: RunFolder, path: Path) -> None:
     write_code(*load_description(run), path.with_suffix(".py"), for_rows=prepares_rows(run))
-
-
-def _move(source: Path, folder: Path) -> list[Path]:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.move(path, folder / path.name)) for path in sorted(source.iterdir())]
-    except OSError as error:
-        raise DataError(f"cannot write into {folder}: {error.strerror}") from error
 
 
 _WRITERS: dict[str, Writer] = {"export": write_program, "onnx": write_onnx}
