@@ -125,6 +125,27 @@ def test_inputs_are_shown_as_they_were_read_where_the_model_writes_into_them_too
         assert all(torch.equal(x, other) for x, other in zip(shown["two"], expected, strict=True))
 
 
+def test_a_look_goes_back_no_further_than_to_what_is_shown() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3), nn.Linear(3, 2)), torch.randn(4, 3)
+    evaluate = held_out([x], per_example=lambda model, batch: model(batch).square().sum(1))
+    host = Host(Training(model, torch.optim.SGD(model.parameters(), lr=0.1)), evaluate)
+    host.examine()
+    hidden = torch.tanh(model[0](x))
+    z = model[2](hidden)
+    (expected,) = torch.autograd.grad(model[3](z).square().sum(), z)
+    reached: list[str] = []
+    for name, parameter in model.named_parameters():
+        parameter.register_hook(lambda _, name=name: reached.append(name))  # type: ignore[misc]
+    shown = {}
+    sites = [Site("2", VECTOR, VECTOR), Site("3", VECTOR, Port("vector", (2,)), "2")]
+    host.show(sites, lambda name, pair: shown.update({name: pair}))
+    assert reached == []
+    assert shown["2"].x.equal(hidden)
+    assert shown["2"].g.equal(expected)
+    assert len(shown) == 2
+
+
 def contender_under(init_scale: float) -> tuple[Contender, nn.Module]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))

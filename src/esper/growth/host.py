@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 
 from esper.errors import ClosureError, ConfigurationError, EvaluateError
 from esper.growth.bystanders import Bystanders
@@ -18,7 +19,7 @@ from esper.growth.held_out import HeldOut
 from esper.growth.optimizers import put_back_on_error
 from esper.growth.training import Training
 from esper.surgery.capture import MAX_PASSES, Capture, Pair
-from esper.surgery.dependence import edges_of, leaves_among, reachable_from
+from esper.surgery.dependence import ancestors_of, edges_of, leaves_among, reachable_from
 from esper.surgery.eager import eager
 from esper.surgery.graft import Graft, switched_on
 from esper.surgery.isolation import isolated, unchanged
@@ -60,6 +61,10 @@ class Host:
         """As `evaluate`, of the first batch only."""
         with self._aside(model), self._others.sought(model), torch.enable_grad():
             next(iter(self._batches(model)))
+
+    def anywhere(self, found: bool) -> bool:
+        """Whether something was found by this process, or by another that trains the same model."""
+        return any(self._training.ranks.gather(found))
 
     def examine(self) -> Losses:
         """First look at ``evaluate``: finds out whether it gives gradients, and returns its losses, shape ``(N,)``.
@@ -125,8 +130,9 @@ class Host:
             capture.arm()
             try:
                 for losses in islice(self._batches(self.model), MAX_PASSES):
-                    self._backward(losses)
+                    self._backward(losses, capture.awaited())
                     del losses  # and its graph, before the next is made
+                    capture.awaited()  # nothing waits for what checkpoints have computed again
             finally:
                 capture.disarm()
         return capture.spoilt - shown
@@ -235,10 +241,22 @@ class Host:
             return self._evaluate.batches(model)
         return [self._evaluate(model)]
 
-    def _backward(self, losses: Tensor) -> None:
-        if losses.requires_grad:
-            # Those in the graph: what a sharded model gathers for a pass are not the parameters that it shows.
-            gradients_of(losses.sum(), leaves_among(reachable_from(edges_of([losses]))))
+    def _backward(self, losses: Tensor, awaited: Sequence[GradientEdge]) -> None:
+        """Back to where gradients are awaited, and no further: those of the parameters would be for nothing."""
+        if not losses.requires_grad or not awaited:
+            return
+        if self._training.ranks.size == 1:
+            gradients_of(losses.sum(), _ends(awaited))
+            return
+        # A sharded model waits for the whole pass. Those in the graph: what it gathers is not what it shows.
+        gradients_of(losses.sum(), leaves_among(reachable_from(edges_of([losses]))))
+
+
+def _ends(edges: Iterable[GradientEdge]) -> list[GradientEdge]:
+    """Those that were not computed from another one."""
+    known = {(edge.node, edge.output_nr): edge for edge in edges}
+    behind = ancestors_of([{place} for place in known])
+    return [edge for own, edge in enumerate(known.values()) if behind[own] == 1 << own]
 
 
 def _are_parts(losses: Sequence[Losses]) -> bool:
@@ -247,7 +265,9 @@ def _are_parts(losses: Sequence[Losses]) -> bool:
     return any(len(own) != len(first) or not np.allclose(own, first, rtol=1e-4, atol=1e-6) for own in losses)
 
 
-def gradients_of(value: Tensor, parameters: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
+def gradients_of(
+    value: Tensor, parameters: Sequence[Tensor] | Sequence[GradientEdge]
+) -> tuple[Tensor | None, ...]:
     """As ``torch.autograd.grad``. Raises ConfigurationError when a reentrant checkpoint is in the way."""
     try:
         return torch.autograd.grad(value, parameters, allow_unused=True)

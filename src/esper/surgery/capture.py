@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from esper.surgery.eager import eager
@@ -184,6 +185,7 @@ class Capture:
         self._outputs = outputs
         self._to = to
         self._pairs: dict[str, list[Pair]] = defaultdict(list)
+        self._awaited: list[GradientEdge] = []
         self._inputs: dict[str, dict[_Part, _Kept]] = {}
         self._handles: list[RemovableHandle] = []
         self._finalizer: weakref.finalize[..., Any] | None = None
@@ -221,6 +223,11 @@ class Capture:
         pairs, self._pairs = dict(self._pairs), defaultdict(list)
         return pairs
 
+    def awaited(self) -> list[GradientEdge]:
+        """Where the passes since the last call wait for a gradient; with ``to`` only."""
+        awaited, self._awaited = self._awaited, []
+        return awaited
+
     def _hook(self, name: str, hook: _Hook) -> None:
         module = self._model.get_submodule(name)
         self._handles.append(module.register_forward_hook(hook, with_kwargs=True))
@@ -255,6 +262,8 @@ class Capture:
                 value = read.take(view.target) if self._outputs else None
                 seen.append((view, x, x.tensor.new_empty(0) if value is None else value.tensor))
         z.register_hook(_Hook(self._on_gradient, seen))
+        if self._to is not None:
+            self._awaited.append(get_gradient_edge(z))
 
     def _input(self, view: _View, read: _Parts, given: _Parts) -> _Kept | None:
         if view.site.attachment == "after":
