@@ -160,7 +160,9 @@ def test_a_run_that_was_killed_goes_on_with_the_same_losses(
     done = subprocess.run(arguments, env={**os.environ, "ESPER_HOME": str(home)}, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert json.loads(esper("runs", "--json")[1])[0]["status"] == "interrupted"
-    assert esper("train", "--resume", "latest", "-q")[0] == 0
+    said = esper("show", "latest")[1].splitlines()[-1]
+    assert said.startswith("The run was interrupted; ")
+    assert esper(*said.partition("Go on with: esper ")[2].split(), "-q")[0] == 0
     assert losses(home, 1) == losses(home, 0)
 
 

@@ -183,6 +183,9 @@ def test_the_verdict_of_a_run_without_growth_or_without_an_end_says_so() -> None
     assert "best first: linear 50.0 %, network 88.0 %, gradient-boosted 90.0 %" in text
     assert "Nothing grew" in "\n".join(verdict(record(result=RESULT), []))
     assert verdict(record(), []) == ["The run is running; there is no verdict yet."]
+    failed = record(status="failed", id="4f01aa")
+    assert verdict(failed, [])[0].startswith("The run has failed; ")
+    assert verdict(failed, [])[0].endswith("esper train --resume 4f01aa")
 
 
 def test_a_run_that_knows_only_its_loss_says_it_once() -> None:

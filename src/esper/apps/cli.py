@@ -190,7 +190,8 @@ def show(run: Run = "latest", *, as_json: Json = False) -> None:
             {**msgspec.to_builtins(record), "status": folder.status(), "path": str(folder.path)}
         )
     print_fields({**summary(folder), "source": record.settings.source, "folder": folder.path})
-    return echo("\n" + "\n".join(verdict(record, events)))
+    now = msgspec.structs.replace(record, status=folder.status())
+    return echo("\n" + "\n".join(verdict(now, events)))
 
 
 @app.command()

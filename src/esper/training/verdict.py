@@ -28,7 +28,7 @@ def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
     """Sentences, most important first; every number in them was measured."""
     events = list(events)
     if record.result is None:
-        return [f"The run is {record.status}; there is no verdict yet."]
+        return [_unfinished(record)]
     return [
         _score(record.result),
         _size(record.result),
@@ -38,6 +38,13 @@ def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
         *_ends(events),
         *_references(record),
     ]
+
+
+def _unfinished(record: Record) -> str:
+    if record.status == "running":
+        return "The run is running; there is no verdict yet."
+    state = "has failed" if record.status == "failed" else "was interrupted"
+    return f"The run {state}; there is no verdict yet. Go on with: esper train --resume {record.id}"
 
 
 def amount(value: float, metric: str) -> str:
