@@ -113,6 +113,25 @@ def test_stopping_anywhere_and_going_on_gives_the_same_losses_to_the_bit(tmp_pat
     assert same_weights(second.finish(), whole.finish())
 
 
+def killed() -> bool:
+    raise KeyboardInterrupt
+
+
+def test_a_run_that_was_killed_before_its_second_checkpoint_goes_on_as_an_unbroken_one(
+    tmp_path: Path,
+) -> None:
+    task = xor_task(total_steps=20)
+    whole = trainer_in(tmp_path / "whole", task, growth=False)
+    whole.train()
+    first = trainer_in(tmp_path / "parts", task, growth=False)
+    with pytest.raises(KeyboardInterrupt):
+        first.train(should_stop=killed)
+    second = Trainer(task, first.run, pace=first.pace, growth=False)
+    second.restore()
+    second.train()
+    assert lines(second) == lines(whole)
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A whole run in which something grew."""

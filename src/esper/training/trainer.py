@@ -98,7 +98,7 @@ class Trainer:
         finite.
         """
         with self._open_journals():
-            if self.step == 0:
+            if self._sizes[0] == 0:
                 self._begin()
             self._take_steps(should_stop)
         return self.step >= self.task.total_steps
