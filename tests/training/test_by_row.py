@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from esper.training.by_row import decode, encode
+from esper.training.csv_file import MISSING, read_csv
 from esper.training.preparation import Category, Number, Preparation, Target
 
 NUMBERS = st.floats(-1e6, 1e6) | st.just(math.nan)
@@ -54,3 +57,37 @@ def test_text_as_files_hold_it_is_understood() -> None:
     assert encode([{"sunny": "true"}, {"sunny": True}], flags).tolist() == [[0, 1, 0], [0, 1, 0]]
     years = {"columns": [{"type": "Category", "name": "year", "values": ["1990"]}]}
     assert encode([{"year": 1990}, {"year": 1990.0}, {"year": "1990"}], years)[:, 0].tolist() == [1, 1, 1]
+
+
+WITHOUT_VALUE = [
+    "",
+    *MISSING,
+    "NA",
+    "N/A",
+    "n/a",
+    "#N/A",
+    "<NA>",
+    "nan",
+    "-nan",
+    "NaN",
+    "null",
+    "NULL",
+    "None",
+]
+
+
+@pytest.mark.parametrize("word", [*WITHOUT_VALUE, "none", "na", "Null", "true", "FALSE"])
+def test_a_word_is_missing_where_it_is_in_a_file(tmp_path: Path, word: str) -> None:
+    preparation = Preparation((Category("city", ("", "Bern", "none", "na", "True", "False")),), TARGETS[0])
+    (tmp_path / "t.csv").write_text(f"city,other\nBern,1\n{word},2\n")
+    expected = preparation.encode(read_csv(tmp_path / "t.csv"))
+    rows = [{"city": "Bern"}, {"city": word}]
+    assert torch.equal(encode(rows, msgspec.to_builtins(preparation)), torch.from_numpy(expected))
+
+
+def test_a_comma_is_a_decimal_point_only_where_the_table_had_them() -> None:
+    columns = (Number("area", 2.0, 3.0, 4.0, has_missing=False),)
+    with_commas = msgspec.to_builtins(Preparation(columns, TARGETS[0], decimal_commas=True))
+    assert encode([{"area": "9,5"}, {"area": "9.5"}, {"area": 9.5}], with_commas).unique().numel() == 1
+    with pytest.raises(ValueError, match="9,5"):
+        encode([{"area": "9,5"}], msgspec.to_builtins(Preparation(columns, TARGETS[0])))

@@ -285,6 +285,19 @@ def test_exported_code_predicts_from_rows_what_the_run_predicts(table_run: RunFo
     assert found == pytest.approx(columns["price_predicted"].tolist(), rel=1e-5)
 
 
+def test_exported_code_reads_decimal_commas_as_the_run_does(tmp_path: Path) -> None:
+    table = tmp_path / "houses.csv"
+    table.write_text("area;price\n" + "".join(f"{i % 7},5;{i % 11},25\n" for i in range(60)))
+    trainer = begin(Settings(source=str(table), target="price", growth=False, total_steps=2), tmp_path)
+    trainer.train()
+    conclude(trainer)
+    columns, _ = predict(trainer.run, read_csv(table))
+    export_run(trainer.run, "code", tmp_path)
+    rows = list(csv.DictReader(table.read_text().splitlines(), delimiter=";"))
+    found = space_of(tmp_path / "houses.py")["predict"](rows)
+    assert found == pytest.approx(columns["price_predicted"].tolist(), rel=1e-5)
+
+
 def test_an_unfinished_run_is_not_exported(tmp_path: Path) -> None:
     trainer = begin(Settings(source="digits", growth=False, total_steps=3), tmp_path)
     for to in ("safetensors", "code"):

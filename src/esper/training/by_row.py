@@ -13,7 +13,8 @@ import torch
 
 def encode(rows: Any, preparation: Any) -> Any:
     """Inputs ``(N, width)`` for rows such as those of ``csv.DictReader``; every column of the training is needed."""
-    inputs = [[part for column in preparation["columns"] for part in _parts(row, column)] for row in rows]
+    columns, commas = preparation["columns"], preparation.get("decimal_commas", False)
+    inputs = [[part for column in columns for part in _parts(row, column, commas)] for row in rows]
     return torch.tensor(inputs, dtype=torch.float64).float()
 
 
@@ -25,12 +26,14 @@ def decode(outputs: Any, preparation: Any) -> list[Any]:
     return [value * target["scale"] + target["mean"] for value in outputs[:, 0].tolist()]
 
 
-def _parts(row: Any, column: Any) -> list[float]:
+def _parts(row: Any, column: Any, commas: Any) -> list[float]:
     """The inputs that one value becomes."""
     value = row[column["name"]]
-    if isinstance(value, str) and value.lower() in {"", "?", ".", "-", "na", "n/a", "nan", "null", "none"}:
+    if isinstance(value, str) and _is_missing(value):
         value = None
     if column["type"] == "Number":
+        if commas and isinstance(value, str):
+            value = value.replace(",", ".")
         number = math.nan if value is None else float(value)
         known = math.isfinite(number)
         scaled = ((number if known else column["median"]) - column["mean"]) / column["scale"]
@@ -38,6 +41,12 @@ def _parts(row: Any, column: Any) -> list[float]:
     word = _word(value)
     others = float(word not in column["values"])
     return [*(float(word == known) for known in column["values"]), others]
+
+
+def _is_missing(text: str) -> bool:
+    """What files hold where there is no value, as pandas knows it."""
+    marks = "|?|.|-|#N/A|#N/A N/A|#NA|-1.#IND|-1.#QNAN|-NaN|-nan|1.#IND|1.#QNAN|<NA>|N/A|NA|NULL|NaN|None|n/a|nan|null"
+    return text in marks.split("|")
 
 
 def _word(value: Any) -> str:

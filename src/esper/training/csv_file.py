@@ -45,6 +45,12 @@ def read_csv(path: Path, *, encoding: str = "utf-8") -> Table:
     return {str(name): _column(frame[name], has_commas=has_commas) for name in frame.columns}
 
 
+def has_decimal_commas(path: Path, *, encoding: str = "utf-8") -> bool:
+    """Whether numbers of a table that can be read may have a comma for a decimal point."""
+    with path.open(encoding=encoding, newline="") as file:
+        return _separator(file.readline()) != ","
+
+
 def with_columns(source: Path, columns: Table, *, encoding: str = "utf-8") -> str:
     """The table in file ``source`` as text, every cell as it stands there, with ``columns`` added.
 
@@ -59,8 +65,7 @@ def with_columns(source: Path, columns: Table, *, encoding: str = "utf-8") -> st
 def _check_shape(path: Path, encoding: str) -> str:
     """Look at every row's length before pandas guesses; the separator."""
     with path.open(encoding=encoding, newline="") as file:
-        first = file.readline()
-        separator = max(SEPARATORS, key=first.count)
+        separator = _separator(file.readline())
         file.seek(0)
         rows = csv.reader(file, delimiter=separator)
         header = next(rows, [])
@@ -76,6 +81,10 @@ def _check_shape(path: Path, encoding: str) -> str:
     if not num_rows:
         raise DataError(f"{path} has no rows below its header")
     return separator
+
+
+def _separator(header: str) -> str:
+    return max(SEPARATORS, key=header.count)
 
 
 def _check_header(path: Path, header: list[str]) -> None:

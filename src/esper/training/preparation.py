@@ -140,11 +140,15 @@ class Target(msgspec.Struct, frozen=True):
 
 
 class Preparation(msgspec.Struct, frozen=True):
-    """The columns that are used and how, the target, and notes on what was left out."""
+    """The columns that are used and how, the target, and notes on what was left out.
+
+    With ``decimal_commas`` numbers that are text may have a comma for a decimal point.
+    """
 
     columns: tuple[Number | Category, ...]
     target: Target
     notes: tuple[str, ...] = ()
+    decimal_commas: bool = False
 
     @property
     def width(self) -> int:

@@ -6,11 +6,12 @@ import dataclasses
 import difflib
 from pathlib import Path
 
+import msgspec
 import torch
 
 from esper.errors import DataError
 from esper.training.builtin import CATALOGUE
-from esper.training.csv_file import read_csv
+from esper.training.csv_file import has_decimal_commas, read_csv
 from esper.training.run import Settings
 from esper.training.tables import table_task
 from esper.training.task import Task
@@ -50,7 +51,12 @@ def _from_table(path: Path, settings: Settings) -> Task:
     table = read_csv(path, encoding=settings.encoding)
     if settings.target is None:
         raise DataError(f"say which column to predict: --target NAME, one of: {', '.join(list(table)[:20])}")
-    return table_task(table, settings.target, name=path.stem, kind=settings.kind, seed=settings.seed)
+    task = table_task(table, settings.target, name=path.stem, kind=settings.kind, seed=settings.seed)
+    assert task.preparation is not None
+    commas = has_decimal_commas(path, encoding=settings.encoding)
+    return dataclasses.replace(
+        task, preparation=msgspec.structs.replace(task.preparation, decimal_commas=commas)
+    )
 
 
 def _refuse_target(settings: Settings) -> None:
