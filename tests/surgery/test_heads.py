@@ -64,6 +64,51 @@ class Literal(Attention):
         return x.view(*x.shape[:2], NUM_HEADS, HEAD).transpose(1, 2)
 
 
+class Said(Attention):
+    """Its attributes say how many heads there are, and how many features."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_head, self.inner_dim = NUM_HEADS, NUM_HEADS * HEAD
+
+    def split(self, x: Tensor) -> Tensor:
+        split: Tensor = x.view(*x.shape[:2], self.n_head, self.inner_dim // self.n_head).transpose(1, 2)
+        return split
+
+
+class Fused(Attention):
+    """One layer for queries, keys and values."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        del self.q, self.k, self.v
+        self.qkv = nn.Linear(WIDTH, 3 * NUM_HEADS * HEAD)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.mixed(*self.parts(self.qkv(x)))
+        return x + self.drop(self.out(heads.transpose(1, 2).reshape(*x.shape[:2], -1)))
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        """``(B, heads, T, HEAD)`` each."""
+        return [self.split(part) for part in x.chunk(3, dim=-1)]
+
+
+class FusedInOne(Fused):
+    """Another spelling."""
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        return list(x.view(*x.shape[:2], 3, -1, HEAD).permute(2, 0, 3, 1, 4).unbind(0))
+
+
+class Interleaved(Fused):
+    """Each head's queries, keys and values lie together: not those that go."""
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        return list(
+            x.view(*x.shape[:2], NUM_HEADS if self.training else -1, 3, HEAD).permute(3, 0, 2, 1, 4).unbind(0)
+        )
+
+
 class Talking(Attention):
     """Every head looks where all look in the mean."""
 
@@ -114,6 +159,13 @@ def llama() -> nn.Module:
     return LlamaForCausalLM(config)
 
 
+def eager() -> nn.Module:
+    """Gives away which head looked where."""
+    model = test_bert.FAMILY.build()
+    model.set_attn_implementation("eager")
+    return model
+
+
 Run = Callable[[nn.Module], Tensor]
 Case = tuple[Callable[[], nn.Module], Run]
 
@@ -157,12 +209,17 @@ FOUND = [
     pytest.param(hand(Attention), 1, HEAD, id="by hand"),
     pytest.param(hand(Unflattened), 1, HEAD, id="unflattened"),
     pytest.param(of_family(test_bert.FAMILY), 2, 8, id="BERT"),
+    pytest.param((eager, tokens), 2, 8, id="BERT, by hand"),
     pytest.param(of_family(test_vit.FAMILY), 2, 8, id="ViT"),
     pytest.param((llama, tokens), 2, 4, id="LLaMA"),
+    pytest.param(of_family(test_gpt2.FAMILY), 2, 8, id="GPT-2"),
+    pytest.param(hand(Said), 1, HEAD, id="said"),
+    pytest.param(hand(Fused), 1, HEAD, id="fused"),
+    pytest.param(hand(FusedInOne), 1, HEAD, id="fused, in one view"),
 ]
 NONE = [
     *(pytest.param(hand(kind), id=kind.__name__) for kind in (Literal, Talking, Trained, Strict, Elsewhere)),
-    pytest.param(of_family(test_gpt2.FAMILY), id="GPT-2"),
+    pytest.param(hand(Interleaved), id="Interleaved"),
     pytest.param(of_family(test_t5.FAMILY), id="T5"),
     pytest.param(of_family(test_llama.FAMILY), id="LLaMA with grouped queries"),
 ]

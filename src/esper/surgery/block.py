@@ -27,7 +27,7 @@ class Layer(msgspec.Struct, frozen=True):
 
     ``kind`` is the name of the class or function. ``options`` are those arguments of the class that do not depend on
     the number of units, sorted by name; ``args`` those of the call. ``module`` is its name in the model, empty for a
-    function.
+    function. A producer makes all units ``parts`` times, one time after the other: queries, keys and values, say.
     """
 
     role: Role
@@ -35,11 +35,20 @@ class Layer(msgspec.Struct, frozen=True):
     args: tuple[Ref | Plain, ...]
     options: tuple[tuple[str, Plain], ...] = ()
     module: str = ""
+    parts: int = 1
 
     @property
     def of_class(self) -> dict[str, Any]:
         """The options as keyword arguments."""
         return dict(self.options)
+
+
+class Count(msgspec.Struct, frozen=True):
+    """An attribute ``name`` of ``module`` that counts the units of a block, by ``each`` of them."""
+
+    module: str
+    name: str
+    each: int
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -49,6 +58,7 @@ class Block(msgspec.Struct, frozen=True):
     ``(outer, width, inner)`` that was flattened; ``inner`` is the number of positions of a flattened image. Where a
     convolution has ``groups``, units are added to each group alike. Only a multiple of ``multiple`` can be added.
     Of one that is ``bound`` a graft must become a part: the forward pass around it cannot be written anew.
+    ``counts`` are attributes of the modules around that must say how many units there are.
     """
 
     layers: tuple[Layer, ...]
@@ -58,6 +68,7 @@ class Block(msgspec.Struct, frozen=True):
     groups: int = 1
     multiple: int = 1
     bound: bool = False
+    counts: tuple[Count, ...] = ()
 
     @property
     def num_heads(self) -> int:

@@ -1,9 +1,9 @@
 """Finds attention whose heads can go one by one. Does not know why they go.
 
-A head's share of query, key and value layers, and of the layer that reads them all, is sliced like other units. That
-is right only where the forward pass takes the number of heads from its tensors and lets no head hear of another.
-Whether it does is not read from the code, which masks and rotary positions make hard to trace: it is tried, with random
-weights, on what the module was given.
+A head's share of query, key and value layers, or of one that makes all three, and of the layer that reads them, is
+sliced like other units. That is right only where the forward pass takes the number of heads from its tensors, or from
+an attribute known by its name, and lets no head hear of another. Whether it does is not read from the code, which masks
+and rotary positions make hard to trace: it is tried, with random weights, on what the module was given.
 """
 
 from __future__ import annotations
@@ -12,17 +12,18 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
-from esper.surgery.block import ATTENTION, Block, Layer, Ref
+from esper.surgery.block import ATTENTION, Block, Count, Layer, Ref
 from esper.surgery.isolation import isolated
 from esper.surgery.names import common_parent, relative
 from esper.surgery.site import Site
@@ -34,15 +35,37 @@ TOLERANCE = (
     0.05  # times the root of the precision and the largest output: rounding, but no head, stays below it
 )
 NUM_ENDS = 3  # query, key and value
+HEADS = ("num_heads", "n_heads", "n_head", "nhead", "heads", "num_attention_heads")
+FEATURES = ("split_size", "inner_dim", "all_head_size")
+"""Attributes of attention by which its heads, and the features of all, are usually counted."""
 
 
 @dataclass(frozen=True)
 class _Attention:
-    """Three linear layers, as wide as what the fourth reads, and the module that holds all."""
+    """Linear layers, ``width`` what the last one reads, and the module that holds all.
+
+    Of the producers there are three of that width, or one three times as wide.
+    """
 
     holder: str
     producers: tuple[str, ...]
     consumer: str
+    width: int
+
+    @property
+    def parts(self) -> int:
+        """How often a producer makes every feature."""
+        return NUM_ENDS // len(self.producers)
+
+    def counts(self, holder: nn.Module, head: int) -> tuple[Count, ...]:
+        """The attributes of ``holder`` that count heads of that width, or their features."""
+        own = vars(holder)
+        known = [*((name, head) for name in HEADS), *((name, 1) for name in FEATURES)]
+        return tuple(
+            Count(self.holder, name, each)
+            for name, each in known
+            if type(own.get(name)) is int and own[name] * each == self.width
+        )
 
     def inside(self, name: str) -> str:
         """The name of a module as the holder knows it."""
@@ -110,7 +133,7 @@ class _Search:
     def _apart(self, module: nn.Module, attention: _Attention, args: Any, kwargs: Any) -> int | None:
         """The width of a head, where heads can go one by one."""
         try:
-            trial = _Trial(self._model, module, attention, args, kwargs)
+            trial = _Trial(module, attention, args, kwargs)
             width = trial.head_width()
             return width if width is not None and trial.heads_are_apart(width) else None
         except Exception:  # noqa: BLE001 - with fewer heads a forward pass raises whatever its author chose
@@ -120,21 +143,20 @@ class _Search:
 class _Trial:
     """Calls one module with other weights; what it is given is copied before each call, as it may be a cache."""
 
-    def __init__(
-        self, model: nn.Module, module: nn.Module, attention: _Attention, args: Any, kwargs: Any
-    ) -> None:
+    def __init__(self, module: nn.Module, attention: _Attention, args: Any, kwargs: Any) -> None:
         self._module = module
         self._given = args, kwargs
+        self._attention = attention
         self._producers = [attention.inside(name) for name in attention.producers]
         self._reader = attention.inside(attention.consumer)
-        self._width = model.get_submodule(attention.consumer).get_parameter("weight").shape[1]
+        self._width = attention.width
         self._weights = {
             f"{name}.weight": _random(module.get_submodule(name).get_parameter("weight"), seed)
             for seed, name in enumerate([*self._producers, self._reader])
         }
 
     def head_width(self) -> int | None:
-        """Features of a head, if every producer is split into heads of this width, however many there are."""
+        """Features of a head, if every producer is split into heads of this width, be their number open or said."""
         views = _Views()
         with ExitStack() as stack:
             for name in self._producers:
@@ -143,8 +165,14 @@ class _Trial:
             with views:
                 self._call({})
         widths = {width for name in self._producers for width in views.widths[name] or {None}}
-        width = widths.pop()
-        return None if widths or not width or self._width // width < 2 or self._width % width else width
+        width = self._said() if widths == {None} else widths.pop() if len(widths) == 1 else None
+        return None if not width or self._width // width < 2 or self._width % width else width
+
+    def _said(self) -> int | None:
+        """Features of a head, if an attribute says how many heads there are."""
+        own = vars(self._module)
+        said = {own[name] for name in HEADS if type(own.get(name)) is int and own[name] > 0}
+        return self._width // said.pop() if len(said) == 1 else None
 
     def heads_are_apart(self, width: int) -> bool:
         """Whether the module does without its first head, and its last, what it does when nobody reads them."""
@@ -153,24 +181,51 @@ class _Trial:
 
     def _does_without(self, gone: int, features: Tensor) -> bool:
         left = torch.cat([features[:gone], features[gone + 1 :]]).flatten()
-        silent = self._weights[f"{self._reader}.weight"].clone()
-        silent[:, features[gone].to(silent.device)] = 0.0
+        name = f"{self._reader}.weight"
+        reader, dim = self._weights[name], self._dim(self._reader, made=False)
+        silent = reader.index_fill(dim, features[gone].to(reader.device), 0.0)
         with_all = self._call(self._weights)
-        wanted = self._call({**self._weights, f"{self._reader}.weight": silent})
+        wanted = self._call({**self._weights, name: silent})
         sliced = self._sliced(left)
-        found = self._call(sliced)
-        bound = TOLERANCE * torch.finfo(wanted.dtype).eps ** 0.5 * float(with_all.abs().max())
-        if found.shape != wanted.shape or not float((found - wanted).abs().max()) <= bound:
-            return False
-        return float((with_all - wanted).abs().max()) > bound and self._trains(sliced, found.shape)
+        with self._told(features.shape[1]):
+            found = self._call(sliced)
+            if found.shapes != wanted.shapes:
+                return False
+            bound = TOLERANCE * torch.finfo(wanted.main.dtype).eps ** 0.5 * float(with_all.main.abs().max())
+            same = wanted.differs(found) <= bound < wanted.differs(with_all)
+            return same and self._trains(sliced, found.main.shape)
+
+    @contextmanager
+    def _told(self, head: int) -> Iterator[None]:
+        """Attributes that count heads, and features of layers, say that there is one head less."""
+        attention, module = self._attention, self._module
+        counted = [(module, count.name, head // count.each) for count in attention.counts(module, head)]
+        for name in self._producers:
+            producer = module.get_submodule(name)
+            counted += [(producer, key, head * attention.parts) for key in ("nf",) if key in vars(producer)]
+        kept = [(vars(part), name, vars(part)[name]) for part, name, _ in counted]
+        try:
+            for part, name, less in counted:
+                vars(part)[name] -= less
+            yield
+        finally:
+            for own, name, value in kept:
+                own[name] = value
+
+    def _dim(self, name: str, *, made: bool) -> int:
+        """The dimension of a weight that features lie along, ``made`` or read."""
+        return int(isinstance(self._module.get_submodule(name), nn.Linear) is not made)
 
     def _sliced(self, left: Tensor) -> dict[str, Tensor]:
-        sliced = {f"{self._reader}.weight": self._weights[f"{self._reader}.weight"][:, left]}
+        reader = f"{self._reader}.weight"
+        sliced = {reader: self._weights[reader].index_select(self._dim(self._reader, made=False), left)}
+        made = torch.cat([left + part * self._width for part in range(self._attention.parts)])
         for name in self._producers:
-            sliced[f"{name}.weight"] = self._weights[f"{name}.weight"][left]
+            dim = self._dim(name, made=True)
+            sliced[f"{name}.weight"] = self._weights[f"{name}.weight"].index_select(dim, made)
             bias = self._module.get_submodule(name)._parameters.get("bias")
             if bias is not None:
-                sliced[f"{name}.bias"] = bias.detach()[left]
+                sliced[f"{name}.bias"] = bias.detach()[made]
         return sliced
 
     def _trains(self, weights: dict[str, Tensor], shape: torch.Size) -> bool:
@@ -179,17 +234,38 @@ class _Trial:
         try:
             for module in modules:
                 vars(module)["training"] = True
-            return self._call(weights).shape == shape
+            return self._call(weights).main.shape == shape
         finally:
             for module in modules:
                 vars(module)["training"] = False
 
-    def _call(self, weights: dict[str, Tensor]) -> Tensor:
+    def _call(self, weights: dict[str, Tensor]) -> _Output:
         args, kwargs = copy.deepcopy(self._given)
-        output = first_output(functional_call(self._module, weights, args, kwargs))
-        if output is None:
+        output = functional_call(self._module, weights, args, kwargs)
+        main = first_output(output)
+        if main is None:
             raise TypeError("no tensor")
-        return output
+        others = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf is not main]
+        return _Output(main, [main.shape, *(other.shape for other in others if not _are_shares(other))])
+
+
+class _Output(NamedTuple):
+    """What a module returns first, and the shapes of all that may be handed on: not of what shares each head took."""
+
+    main: Tensor
+    shapes: list[torch.Size]
+
+    def differs(self, other: _Output) -> float:
+        """By how much, at the most."""
+        return float((self.main - other.main).abs().max())
+
+
+def _are_shares(tensor: Tensor) -> bool:
+    """Whether they sum up to one along the last dimension."""
+    if not tensor.dim() or not tensor.is_floating_point():
+        return False
+    sums = tensor.sum(-1)
+    return torch.allclose(sums, torch.ones_like(sums), atol=1e-2)
 
 
 class _Views(TorchFunctionMode):
@@ -211,7 +287,10 @@ class _Views(TorchFunctionMode):
         name = next((maker for tensor, maker in self._makers if args and tensor is args[0]), None)
         if name is not None and func in (Tensor.view, Tensor.reshape, Tensor.unflatten, torch.reshape):
             self.widths[name].add(_open_split(args[1:], kwargs or {}))
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if name is not None and func in (Tensor.split, torch.split, Tensor.chunk, torch.chunk):
+            self._makers += [(part, name) for part in out]
+        return out
 
 
 def _open_split(shape: tuple[Any, ...], named: Mapping[str, Any]) -> int | None:
@@ -224,7 +303,7 @@ def _open_split(shape: tuple[Any, ...], named: Mapping[str, Any]) -> int | None:
 
 
 def _candidates(trace: Trace, spans: list[Site]) -> Iterator[_Attention]:
-    """Layers between which heads may be: three of one width feed a fourth, and nothing before that."""
+    """Layers between which heads may be: three of one width, or one of three times that, feed another one only."""
     shared = shared_modules(trace.model)
     entries: dict[str, list[str]] = defaultdict(list)
     exits: dict[str, list[str]] = defaultdict(list)
@@ -234,28 +313,39 @@ def _candidates(trace: Trace, spans: list[Site]) -> Iterator[_Attention]:
     for consumer, before in entries.items():
         if not _is_linear(trace, consumer, consumer_of, shared):
             continue
-        width = trace.model.get_submodule(consumer).get_parameter("weight").shape[1]
+        reads = consumer_of(trace.model.get_submodule(consumer))
+        assert reads is not None
         end = trace.by_module[consumer][0]
-        producers = [
-            name
-            for name in before
-            if _is_linear(trace, name, producer_of, shared)
-            and trace.model.get_submodule(name).get_parameter("weight").shape[0] == width
-            and all(e == consumer or trace.by_module[e][0].depends_on(end) for e in exits[name])
-        ]
-        producers.sort(key=lambda name: trace.by_module[name][0].order)
-        if len(producers) == NUM_ENDS:
-            yield _Attention(_holder(trace, [*producers, consumer]), tuple(producers), consumer)
+        for parts in (1, NUM_ENDS):
+            producers = [
+                name
+                for name in before
+                if _makes(trace, name, shared) == reads.units * parts
+                and all(e == consumer or trace.by_module[e][0].depends_on(end) for e in exits[name])
+            ]
+            producers.sort(key=lambda name: trace.by_module[name][0].order)
+            if len(producers) * parts == NUM_ENDS:
+                holder = _holder(trace, [*producers, consumer])
+                yield _Attention(holder, tuple(producers), consumer, reads.units)
+
+
+def _makes(trace: Trace, name: str, shared: frozenset[str]) -> int:
+    """How many features a linear layer makes; 0 for what is none."""
+    if not _is_linear(trace, name, producer_of, shared):
+        return 0
+    end = producer_of(trace.model.get_submodule(name))
+    return 0 if end is None else end.units
 
 
 def _is_linear(trace: Trace, name: str, as_end: Callable[..., Any], shared: frozenset[str]) -> bool:
     """Whether it is a plain linear layer, called once; one that is sharded is not."""
     module = trace.model.get_submodule(name)
-    if not isinstance(module, nn.Linear) or len(trace.by_module[name]) != 1:
+    if len(trace.by_module[name]) != 1:
         return False
     # Not by its name: to ask for a parametrised weight is to compute it, which moves what spectral norm keeps.
     weight = module._parameters.get("weight")
-    return type(weight) is nn.Parameter and not flaw_of(trace.model, name, as_end, shared=shared)
+    end = as_end(module) if type(weight) is nn.Parameter else None
+    return end is not None and end.kind == "Linear" and not flaw_of(trace.model, name, as_end, shared=shared)
 
 
 def _holder(trace: Trace, names: list[str]) -> str:
@@ -275,10 +365,12 @@ def _block(model: nn.Module, attention: _Attention, width: int) -> Block:
     reads = consumer_of(model.get_submodule(attention.consumer))
     assert reads is not None
     producers = [
-        Layer("producer", end.kind, (Ref(-1),), end.options, name)
+        Layer("producer", end.kind, (Ref(-1),), end.options, name, attention.parts)
         for end, name in zip(ends, attention.producers, strict=True)
         if end is not None
     ]
-    between = Layer("function", ATTENTION, tuple(map(Ref, range(NUM_ENDS))), (("width", width),))
-    last = Layer("consumer", reads.kind, (Ref(NUM_ENDS),), reads.options, attention.consumer)
-    return Block(layers=(*producers, between, last), width=reads.units, multiple=width)
+    number = len(producers)
+    between = Layer("function", ATTENTION, tuple(map(Ref, range(number))), (("width", width),))
+    last = Layer("consumer", reads.kind, (Ref(number),), reads.options, attention.consumer)
+    counts = attention.counts(model.get_submodule(attention.holder), width)
+    return Block(layers=(*producers, between, last), width=reads.units, multiple=width, counts=counts)

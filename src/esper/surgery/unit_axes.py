@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from esper.surgery.block import Block, Plain, Role
+from esper.surgery.block import Block, Layer, Plain, Role
 from esper.surgery.per_unit import is_depthwise, options_of
 
 RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
@@ -150,7 +150,7 @@ def unit_tensors(model: nn.Module, block: Block) -> Iterator[UnitTensor]:
         if layer.role == "function" or not layer.module:
             continue
         module = model.get_submodule(layer.module)
-        for name, axes in _axes(module, layer.role, block):
+        for name, axes in _axes(module, layer, block):
             yield UnitTensor(layer.module, name, axes, number, _is_turned(module) and name == "weight")
 
 
@@ -161,12 +161,14 @@ def resize(model: nn.Module, block: Block, added: int) -> None:
             continue
         module = model.get_submodule(layer.module)
         for name, each in _counts(module, layer.role, block).items():
-            vars(module)[name] += round(added * each)
+            vars(module)[name] += round(added * layer.parts * each)
+    for count in block.counts:
+        vars(model.get_submodule(count.module))[count.name] += added // count.each
 
 
-def _axes(module: nn.Module, role: Role, block: Block) -> Iterator[tuple[str, tuple[Axis, ...]]]:
+def _axes(module: nn.Module, layer: Layer, block: Block) -> Iterator[tuple[str, tuple[Axis, ...]]]:
     own = [*module._parameters, *module._buffers]
-    if role == "consumer":
+    if layer.role == "consumer":
         yield "weight", (_read_axis(module, block),)
     elif isinstance(module, RECURRENT):
         for name in own:
@@ -175,7 +177,8 @@ def _axes(module: nn.Module, role: Role, block: Block) -> Iterator[tuple[str, tu
         for name in own:
             tensor = module._parameters.get(name) if name in module._parameters else module._buffers[name]
             if tensor is not None and tensor.dim():
-                yield name, (Axis(int(_is_turned(module) and name == "weight"), groups=block.groups),)
+                dim = int(_is_turned(module) and name == "weight")
+                yield name, (Axis(dim, outer=layer.parts, groups=block.groups),)
 
 
 def _read_axis(module: nn.Module, block: Block) -> Axis:
