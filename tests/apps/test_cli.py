@@ -265,11 +265,24 @@ def test_debug_shows_the_whole_traceback(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_error_that_nobody_foresaw_is_one_line_too(esper: Esper, tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(TASK.replace("torch.nn.Linear(8, 2)", "torch.nn.Linear(9, 2)"))
+    odd = "total_steps=600, make_optimizer=lambda parameters: 1 / 0"
+    (tmp_path / "odd.py").write_text(TASK.replace("total_steps=600", odd))
     code, _, err = esper("train", tmp_path / "odd.py", "-q", "--no-growth")
     assert code == 1
-    assert err.startswith("error: unexpected RuntimeError: ")
-    assert len(err.splitlines()) == 1
+    assert err == "error: unexpected ZeroDivisionError: division by zero (the whole story: --debug)\n"
+
+
+def test_a_task_file_that_ends_the_process_is_an_error(esper: Esper, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text("import sys\nsys.exit(0)")
+    code, _, err = esper("train", tmp_path / "odd.py")
+    assert (code, "odd.py, line 2: this ends the process" in err) == (1, True)
+
+
+@pytest.mark.filterwarnings("always:take care")
+def test_a_warning_is_one_line_without_a_place(esper: Esper, task_file: Path) -> None:
+    task_file.write_text(f"import warnings\nwarnings.warn('take care\\n of this')\n{TASK}")
+    _, _, err = esper("train", task_file, "--no-growth", "-q", "--steps", 5)
+    assert err == "note: take care of this\n"
 
 
 def test_nothing_or_two_things_to_train_is_a_usage_error(esper: Esper) -> None:

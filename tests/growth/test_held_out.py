@@ -131,11 +131,14 @@ BATCH = (torch.ones(4, 3), torch.ones(4, 3))
         (lambda: held_out([BATCH], F.mse_loss, per_example=lambda *_: torch.ones(4)), "one of the two"),
         (
             lambda: held_out([BATCH], NoReduction()),
-            r"NoReduction has no 'reduction': use held_out\(loader, per_",
+            r"NoReduction has no 'reduction': give per_example=lambda model, ",
         ),
         (lambda: held_out([BATCH], lambda a, b: (a - b).mean()), "takes no 'reduction'"),
         (lambda: held_out([], F.mse_loss)(nn.Identity()), "held-out loader is empty: hold some rows"),
-        (lambda: held_out([torch.ones(4)], F.mse_loss)(nn.Identity()), r"is not \(inputs, targets\): use"),
+        (
+            lambda: held_out([torch.ones(4)], F.mse_loss)(nn.Identity()),
+            r"is not \(inputs, targets\): give per_",
+        ),
         (lambda: held_out([BATCH], F.mse_loss)(Tuples()), "returns tuple, not a tensor"),
         (
             lambda: held_out([BATCH], _blunt)(nn.Identity()),

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from esper.errors import MemoryStoreError
 from esper.events import Spared
 from esper.growth.episodes import TRIAL, Done, Entry
 from esper.growth.run_memory import RunMemory
@@ -139,4 +140,17 @@ def test_a_memory_that_cannot_be_opened_stops_no_run(
     with pytest.warns(UserWarning, match="goes on without its memory"):
         trainer = begin(settings, tmp_path)
     assert trainer.grower is not None
+    trainer.run.unlock()
+
+
+def test_a_run_does_not_go_on_with_a_memory_that_cannot_be_opened_and_says_what_to_do(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = begin(settings, tmp_path)
+    trainer.train(should_stop=lambda: True)
+    trainer.run.unlock()
+    (tmp_path / "memory.db").write_bytes(b"this is no database, but it is long enough to be read as one" * 20)
+    monkeypatch.setenv("ESPER_MEMORY_URL", str(tmp_path / "memory.db"))
+    with pytest.raises(MemoryStoreError, match=r"mend that, or start a new run, with --no-memory"):
+        resume(trainer.run)
     trainer.run.unlock()

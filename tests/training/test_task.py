@@ -69,6 +69,39 @@ def test_a_task_without_a_loss_or_with_nonsense_is_refused() -> None:
         Task(lambda: 3, ROWS, F.cross_entropy).make_model(0)  # type: ignore[arg-type, return-value]
 
 
+def test_a_loss_without_reduction_is_refused_with_what_a_task_takes_instead() -> None:
+    task = Task(nn.Linear(3, 2), ROWS, lambda output, target: F.cross_entropy(output, target))
+    with pytest.raises(
+        ConfigurationError, match=r"give per_example=lambda model, batch: \.\.\. in the place"
+    ):
+        task.evaluator(task.sets.held_out)
+
+
+class Broken(nn.Module):
+    def forward(self, _x: Tensor) -> Tensor:
+        raise KeyError("nothing here")
+
+
+@pytest.mark.parametrize(
+    ("model", "y", "words"),
+    [
+        (
+            nn.Linear(4, 2),
+            ROWS[1],
+            r"inputs \(2, 3\) float32, targets \(2,\) int64: RuntimeError: mat1 and mat2",
+        ),
+        (nn.Linear(3, 2), ROWS[0], "targets .* float32: RuntimeError"),
+        (Broken(), ROWS[1], "KeyError: 'nothing here'$"),
+    ],
+)
+def test_a_model_that_does_not_fit_its_data_is_told_with_their_shapes(
+    model: nn.Module, y: Tensor, words: str
+) -> None:
+    task = Task(model, (ROWS[0], y), F.nll_loss, name="mine")
+    with pytest.raises(DataError, match=f"model or loss of task mine cannot take .*{words}"):
+        task.check_shapes(model)
+
+
 def test_the_schedule_is_constant_for_half_the_steps_and_then_a_cosine() -> None:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
     scheduler = constant_then_cosine(optimizer, 100)
@@ -119,6 +152,8 @@ def test_a_task_file_may_import_its_neighbours(tmp_path: Path) -> None:
             r"my_task\.py, line 5: RuntimeError: .*size",
         ),
         ("def task(:", r"my_task\.py, line 4: "),
+        ("import sys\nsys.exit(0)", r"my_task\.py, line 5: this ends the process"),
+        ("def task():\n    raise SystemExit", r"my_task\.py, line 5: this ends the process"),
         ("x = 1", r"has no 'task'; it needs, for example: def task\(\)"),
         ("def task():\n    return 3", "a 'task' that is a int"),
     ],

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -229,11 +232,12 @@ def tasks(*, as_json: Json = False) -> None:
 
 
 def main() -> None:
-    """Entry point: one line for an error, the whole traceback with ``--debug``."""
+    """Entry point: one line for an error or a warning, the whole traceback with ``--debug``."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     try:
-        app(arguments, prog_name="esper")
+        with nullcontext() if debug else _warnings_as_notes():
+            app(arguments, prog_name="esper")
     except EsperError as error:
         if debug:
             raise
@@ -242,6 +246,18 @@ def main() -> None:
         if debug:
             raise
         _fail(f"unexpected {type(error).__name__}: {error} (the whole story: --debug)")
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """A warning is one line, without the place in the source that it comes from."""
+
+    def note(message: Warning | str, *_place: object, **_more: object) -> None:
+        echo(f"note: {' '.join(str(message).split())}", err=True)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        yield
 
 
 def _fail(message: str) -> None:

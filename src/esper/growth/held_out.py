@@ -16,6 +16,9 @@ from esper.growth.batch import move
 
 PerExample = Callable[[nn.Module, Any], Tensor]
 
+ADVICE = "give per_example=lambda model, batch: ... in the place of the loss"
+"""Right for ``held_out`` as for a ``Task``."""
+
 
 class HeldOut:
     """Callable that returns the loss of every held-out example, shape ``(N,)``, differentiable when gradients are on.
@@ -45,7 +48,7 @@ class HeldOut:
             if losses.dim() != 1:
                 raise EvaluateError(
                     f"held-out losses have shape {tuple(losses.shape)}; one loss per example, shape (N,), is needed: "
-                    "use held_out(loader, per_example=lambda model, batch: ...) with reduction='none'"
+                    f"{ADVICE}, with reduction='none'"
                 )
             yield losses
 
@@ -92,10 +95,7 @@ def _from_loss(loss: Callable[..., Tensor] | None) -> PerExample:
         *inputs, target = _split(batch)
         output = model(*inputs)
         if not isinstance(output, Tensor):
-            raise EvaluateError(
-                f"the model returns {type(output).__name__}, not a tensor: "
-                "use held_out(loader, per_example=lambda model, batch: ...)"
-            )
+            raise EvaluateError(f"the model returns {type(output).__name__}, not a tensor: {ADVICE}")
         return _average(unreduced(output, target), len(target))
 
     return per_example
@@ -104,27 +104,25 @@ def _from_loss(loss: Callable[..., Tensor] | None) -> PerExample:
 def _unreduced(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     if isinstance(loss, nn.Module):
         if "reduction" not in vars(loss):
-            raise EvaluateError(
-                f"{type(loss).__name__} has no 'reduction': use held_out(loader, per_example=...)"
-            )
+            raise EvaluateError(f"{type(loss).__name__} has no 'reduction': {ADVICE}, one loss per example")
         module = copy.deepcopy(loss)
         vars(module)["reduction"] = "none"
         return module
     if "reduction" not in inspect.signature(loss).parameters:
-        raise EvaluateError("the loss function takes no 'reduction': use held_out(loader, per_example=...)")
+        raise EvaluateError(f"the loss function takes no 'reduction': {ADVICE}, one loss per example")
     return lambda output, target: loss(output, target, reduction="none")
 
 
 def _split(batch: Any) -> Sequence[Any]:
     if isinstance(batch, (tuple, list)) and len(batch) >= 2:
         return batch
-    raise EvaluateError("a held-out batch is not (inputs, targets): use held_out(loader, per_example=...)")
+    raise EvaluateError(f"a held-out batch is not (inputs, targets): {ADVICE}")
 
 
 def _average(losses: Tensor, count: int) -> Tensor:
     if losses.dim() == 0 or losses.shape[0] != count:
         raise EvaluateError(
             f"the loss has shape {tuple(losses.shape)} for {count} examples: it must keep the batch dimension; "
-            "use held_out(loader, per_example=lambda model, batch: ...) with one loss per example"
+            f"{ADVICE}, with one loss per example"
         )
     return losses.reshape(count, -1).mean(dim=1)

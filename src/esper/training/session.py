@@ -109,7 +109,8 @@ def _memory_of(task: Task, run: RunFolder) -> RunMemory | None:
         memory = Memory(namespace=NAMESPACE)
     except MemoryStoreError as error:
         if run.has_checkpoint():
-            raise
+            advice = "a run goes on with the memory that it began with; mend that, or start a new run"
+            raise MemoryStoreError(f"{error} ({advice}, with --no-memory if it is to do without)") from error
         warnings.warn(f"the run goes on without its memory: {error}", stacklevel=2)
         return None
     return RunMemory(memory, run=run.name, trained=task.name, answers=run.advice)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from esper.errors import ConfigurationError, DataError
+from esper.errors import ConfigurationError, DataError, EsperError
 from esper.growth.budget import Budget
 from esper.growth.held_out import HeldOut, PerExample, held_out
 from esper.training.data import Data, Rows, take
@@ -111,19 +111,31 @@ class Task:
         return result
 
     def check_shapes(self, model: nn.Module) -> None:
-        """Raises ``DataError`` when the loss would compare every output with every target, as ``mse_loss`` does with
-        outputs ``(N, 1)`` and targets ``(N,)``.
+        """Raises ``DataError`` when model and loss cannot take two examples, or the loss would compare every output
+        with every target, as ``mse_loss`` does with outputs ``(N, 1)`` and targets ``(N,)``.
         """
         batch = take(self.sets.held_out, slice(0, 2))
         with evaluating(model), warnings.catch_warnings():
             warnings.filterwarnings("error", message="Using a target size")
             try:
                 self.batch_loss(model, batch)
+            except EsperError:
+                raise
             except UserWarning as error:
                 raise DataError(
                     f"the loss is given outputs and targets of different shapes; targets are {tuple(batch[-1].shape)} "
                     f"for two examples: give them the shape of the outputs, as with y.unsqueeze(1) ({error})"
                 ) from error
+            except Exception as error:
+                raise DataError(self._misfit(error, batch)) from error
+
+    def _misfit(self, error: Exception, batch: Rows) -> str:
+        """The user's model and loss may raise anything."""
+        shown = [f"{tuple(part.shape)} {str(part.dtype).removeprefix('torch.')}" for part in batch]
+        return (
+            f"model or loss of task {self.name} cannot take two of its examples, inputs {', '.join(shown[:-1])}, "
+            f"targets {shown[-1]}: {type(error).__name__}: {' '.join(str(error).split())}"
+        )
 
     def evaluator(self, rows: Rows) -> HeldOut:
         """One loss per example of ``rows``, as a function of the model."""

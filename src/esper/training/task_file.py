@@ -43,7 +43,7 @@ def _run(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except EsperError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _named(error, path) from error
     finally:
         sys.path.remove(str(path.parent))
@@ -56,14 +56,16 @@ def _call(function: object, path: Path) -> object:
         return function()
     except EsperError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _named(error, path) from error
 
 
-def _named(error: Exception, path: Path) -> DataError:
+def _named(error: Exception | SystemExit, path: Path) -> DataError:
     """The error with the last line of the user's file that it went through."""
     if isinstance(error, SyntaxError):
         return DataError(f"{error.filename}, line {error.lineno}: {error.msg}")
     lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if Path(f.filename) == path]
     place = f"{path}, line {lines[-1]}" if lines else str(path)
+    if isinstance(error, SystemExit):
+        return DataError(f"{place}: this ends the process (sys.exit); a task file only has to define 'task'")
     return DataError(f"{place}: {type(error).__name__}: {error}")
