@@ -74,8 +74,9 @@ class Host:
 def hosts(given: Options) -> list[Host]:
     """The MLP of MNIST-1D and a small batch-norm CNN on 28×28 images, with what their own runs are offered.
 
-    Then the same MLP with grafts of one size each, and a CNN whose step is not mostly overhead: grafts cost what they
-    cost, so a ratio to the host says as much of the two sizes as of the way to train them.
+    Then the same MLP with grafts of one size each, and CNNs whose step is not mostly overhead: grafts cost what they
+    cost, so a ratio to the host says as much of the two sizes as of the way to train them. The last one's grafts have
+    about a third of its multiply-adds.
     """
     steps = DORMANT_STEPS + 40 if given.quick else 6_000
     vectors = partial(Host, build=partial(mlp, (40, 32, 32, 10)), task=mnist1d(given.data), plan=Plan(steps))
@@ -89,6 +90,10 @@ def hosts(given: Options) -> list[Host]:
         vectors(name="MLP 32, 25 channels a graft", recipes=_two("conv1d", "channels", 25)),
         images(name="CNN 8×2", build=partial(image_cnn, 8), whole=True),
         images(name="CNN 24×2", build=partial(image_cnn, 24)),
+        replace(
+            images(name="CNN 40×2, 16 channels a graft", build=partial(image_cnn, 40)),
+            recipes=_two("conv2d", "channels", 16),
+        ),
     ]
 
 
@@ -152,8 +157,8 @@ def one_site_times(host: Host) -> list[tuple[float, float]]:
     return pairs
 
 
-def phase_cells(host: Host) -> list[list[str]]:
-    """Step-time ratios of one host by phase, against the host and against the final net."""
+def phase_cells(host: Host) -> tuple[list[list[str]], str]:
+    """Step-time ratios of one host by phase, against the host and against the final net; and what was on trial."""
     times, trained = phase_times(host)
     final = ratio(final_times(host, trained)[WARM_UP:])
     eight, fewer = split_learning(times.get("learn", []))
@@ -163,16 +168,22 @@ def phase_cells(host: Host) -> list[list[str]]:
         "reading one site": one_site_times(host)[WARM_UP:],
         "shadow, 8 candidates": eight,
         "shadow, after halving": fewer,
-        f"trial, {num_tried(trained)} candidates": times.get("try", []),
+        f"trial, {len(shares_on_trial(trained))} candidates": times.get("try", []),
     }
     cells = [phase_line(host.name, phase, pairs, final) for phase, pairs in phases.items() if pairs]
-    return [*cells, [host.name, "final net", "–", f"{final:.2f}", "1.00"]]
+    cells.append([host.name, "final net", "–", f"{final:.2f}", "1.00"])
+    shares = ", ".join(f"{share:.2f}" for share in shares_on_trial(trained))
+    return cells, f"{host.name}, multiply-adds over the host's of what went to trial: {shares or '–'}"
 
 
-def num_tried(trained: Trained) -> int:
-    """How many candidates went to the first trial."""
+def shares_on_trial(trained: Trained) -> list[float]:
+    """Multiply-adds of each candidate of the first trial over those of the host."""
     assert trained.grower is not None
-    return next((len(event.chosen) for event in trained.grower.history if isinstance(event, Scored)), 0)
+    scored = next((event for event in trained.grower.history if isinstance(event, Scored)), None)
+    if scored is None:
+        return []
+    host = trained.grower.sites().macs
+    return [score.macs / host for score in scored.scores if score.candidate in scored.chosen]
 
 
 def split_learning(
@@ -260,7 +271,9 @@ def table(given: Options) -> Table:
     cells, notes = [], []
     for host in hosts(given):
         told(f"{host.name}: the phases of one round")
-        cells += phase_cells(host)
+        phases, tried = phase_cells(host)
+        cells += phases
+        notes.append(tried)
         if host.whole:
             cells += run_cells(host, given.seeds)
             notes.append(dormant_note(host))
@@ -272,7 +285,9 @@ def table(given: Options) -> Table:
         notes=[
             *notes,
             "throw-away prototype, host = 1: reading one site 1.13 (MLP) and 1.02 (CNN of 15 ms a step); "
-            "shadow of 8 with 64 units 7.4, with 25 channels 45, CNN 3.7; 2 trials 4.5, 17.0, CNN 2.5",
+            "shadow of 8 with 64 units 7.4, with 25 channels 45, CNN 3.7; 2 trials 4.5, 17.0, CNN 2.5 (one 1.71)",
+            "a trial step is a host step, a second forward pass of it (a third of one), forward and backward pass of "
+            "the graft, and the backward pass of the host's layers after it",
             f"whole runs: mean over {len(given.seeds)} seeds; peak memory in runs of {MEMORY_STEPS} steps",
         ],
     )

@@ -70,6 +70,18 @@ def test_the_meter_agrees_with_torch_on_ordinary_networks(model: nn.Module, x: t
     assert flops_of(lambda: model(x).sum().backward()) == counter.get_total_flops() > 0
 
 
+def test_the_peak_is_of_what_lives_at_a_time_in_memory_and_no_look_at_a_shape() -> None:
+    given = torch.ones(1_000)
+    memory = PeakMemory([given])
+    with memory:
+        (given + 1.0).sum()
+        kept = given * 2.0
+        kept.view(10, 100).add_(1.0)
+        torch.empty(10_000, device="meta")
+    assert 4_000 <= memory.peak < 2 * 4_000
+    assert memory.live == 4_000
+
+
 def test_the_meter_charges_a_grouped_convolution_three_times_its_forward_pass() -> None:
     x = torch.randn(2, 8, 10, requires_grad=True)
     convolution = nn.Conv1d(8, 8, 3, groups=4)
