@@ -593,6 +593,49 @@ def test_a_browser_shows_a_gain_that_was_looked_at_again_as_neither_kept_nor_ref
         assert page.locator("#round-1 .chip", has_text="kept").count() == 1
 
 
+def test_a_browser_lists_decisions_by_step_and_refuses_what_was_not_looked_at_again(
+    chromium: Any, tmp_path: Path
+) -> None:
+    doubted = msgspec.structs.replace(_judged(900, "l2 mlp(ratio=2.0)", 0.241, 0.03, False), unsettled=True)
+    early = events.Refused(step=700, candidate="l3 mlp(ratio=2.0)", reason="its parameters are too many")
+    story = [
+        _scored(600, 1.0, 1),
+        early,
+        *_refused(doubted),
+        *_refused(_judged(1_200, "l1 mlp", 0.1, 0.1, False)),
+    ]
+    with _opened(chromium, report.write_report(_write(tmp_path, _run(), _metrics(), story))) as page:
+        assert page.locator(".glance tbody td:first-child").all_text_contents() == ["700", "900", "1,200"]
+        assert page.locator(".glance .chip", has_text="refused").count() == 3
+        assert page.locator(".glance .chip", has_text="looked at again").count() == 0
+
+
+def test_a_browser_shows_what_fed_a_cut_path_as_gone_and_a_scale_of_sizes(
+    chromium: Any, tmp_path: Path
+) -> None:
+    before = _network(grown=False)[:3]
+    after = [_graft_layer("l2.grafts.0.0", "Conv1d", [25], 3_976)]
+    grown = _attached(40, "l1..l2 conv1d", "l2.grafts.0", total_params=4_017)
+    cut = events.Cut(step=50, site="l2", params=41, total_params=3_976, total_macs=1)
+    folder = _write(
+        tmp_path,
+        _run() | {"network_before": before, "network_after": after},
+        _metrics(steps=99),
+        [grown, cut],
+    )
+    with _opened(chromium, report.write_report(folder)) as page:
+        assert page.locator("#network .tower").last.locator("rect.layer.cut").count() == 2
+        assert page.locator("#network .layer-note.cut").all_text_contents() == [
+            "no longer needed",
+            "own path cut",
+        ]
+        assert page.locator("#curves .panel").last.locator("text.tick").all_text_contents() == [
+            "0",
+            "2,000",
+            "4,000",
+        ]
+
+
 def test_a_browser_explains_marks_steps_and_terms_to_pointer_and_keyboard(
     chromium: Any, tmp_path: Path
 ) -> None:

@@ -128,7 +128,7 @@ function drawPanel(panel, frame, x, number) {
   const linear = scale(pass(range.low), pass(range.high), bottom, top);
   panel.y = (value) => linear(pass(Math.max(value, range.log ? range.low / 10 : -Infinity)));
   panel.top = top;
-  const marks = range.log ? logTicks(range.low, range.high) : ticks(range.low, range.high, panel.height > 100 ? 5 : 2);
+  const marks = range.log ? logTicks(range.low, range.high) : ticks(range.low, range.high, panel.height > 100 ? 5 : 3);
   const clip = `clip-${number}`;
   return svg("g", { class: "panel" },
     svg("clipPath", { id: clip }, svg("rect", { x: left, y: top, width: right - left, height: panel.height })),

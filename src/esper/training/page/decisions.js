@@ -15,23 +15,27 @@ const candidateCode = (candidate) => {
 };
 const chip = (accepted, yes, no) => el("span", { class: `chip ${accepted ? "yes" : "no"}` }, accepted ? `✓ ${yes}` : `✕ ${no}`);
 
+/** A gain that was to be looked at again, and was not refused at once for another reason. */
+const isDoubted = (trial, round) => trial.unsettled
+  && !round.outcomes.some((fact) => fact.type === "Refused" && fact.candidate === trial.candidate && fact.step === trial.step);
+
 /** What became of a judged proposal: only the best of those that passed is taken. */
 function verdictChip(trial, round) {
   if (isCut(trial)) return chip(trial.accepted, "cut", "not cut");
   if (isPruning(trial)) return chip(trial.accepted, "pruned", "needed");
-  if (trial.unsettled) return el("span", { class: "chip" }, "looked at again");
+  if (isDoubted(trial, round)) return el("span", { class: "chip" }, "looked at again");
   const taken = round.outcomes.some((fact) => fact.type === "Attached" && fact.candidate === trial.candidate);
   return chip(trial.accepted, taken ? "kept" : "passed, another was better", "refused");
 }
 
 /** Refusals that no paired test of the same round explains already. */
 function unexplained(round) {
-  const judged = new Set(round.trials.filter((trial) => !trial.accepted && !trial.unsettled).map((trial) => trial.candidate));
+  const judged = new Set(round.trials.filter((trial) => !trial.accepted && !isDoubted(trial, round)).map((trial) => trial.candidate));
   return round.outcomes.filter((fact) => fact.type === "Refused" && !judged.has(fact.candidate));
 }
 
 function glanceRow(step, number, what, verdict, ...rest) {
-  return el("tr", {}, el("td", { class: "number" }, el("a", { href: `#round-${number}` }, figure(step))), el("td", {}, what), el("td", {}, verdict), rest);
+  return { step, row: el("tr", {}, el("td", { class: "number" }, el("a", { href: `#round-${number}` }, figure(step))), el("td", {}, what), el("td", {}, verdict), rest) };
 }
 
 const because = (reason) => el("td", { class: "because", colspan: 2 }, reason);
@@ -44,7 +48,7 @@ function glance(rounds) {
     ...unexplained(round).map((fact) => glanceRow(fact.step, index + 1, candidateCode(fact.candidate), chip(false, "", "refused"), because(fact.reason))),
     ...round.outcomes.filter((fact) => fact.type === "RolledBack").map((fact) =>
       glanceRow(fact.step, index + 1, "the guard", chip(false, "", `back to step ${figure(fact.to_step)}`), because(fact.reason))),
-  ]);
+  ]).sort((a, b) => a.step - b.step).map(({ row }) => row);
   if (!rows.length) return "";
   return el("div", { class: "scroll" }, el("table", { class: "glance" }, el("thead", {}, el("tr", {},
     ["Step", "What was proposed", "Verdict"].map((head) => el("th", { scope: "col" }, head)),
@@ -128,7 +132,7 @@ function roundSummary(round, number) {
   const grown = round.outcomes.filter((fact) => fact.type === "Attached").length;
   const cuts = round.outcomes.filter((fact) => fact.type === "Cut").length;
   const pruned = round.outcomes.filter((fact) => fact.type === "Pruned").length;
-  const refused = round.trials.filter((trial) => !trial.accepted && !trial.unsettled && !isCut(trial) && !isPruning(trial)).length + unexplained(round).length;
+  const refused = round.trials.filter((trial) => !trial.accepted && !isDoubted(trial, round) && !isCut(trial) && !isPruning(trial)).length + unexplained(round).length;
   return el("summary", {}, el("h3", {}, round.scored ? `Round ${number}` : "Before the first round"),
     el("span", { class: "when" }, `from step ${figure(round.step)}`),
     grown ? chip(true, `${figure(grown)} grafted`) : "", cuts ? chip(true, `${figure(cuts)} cut`) : "",

@@ -43,24 +43,26 @@ function findRow(trunk, name) {
   return exact >= 0 ? exact : trunk.findLastIndex((row) => row.name.startsWith(`${name}.`));
 }
 
-/** Rows of the trunk in order. Ends of grafts and cuts that are no layers any more stand where they were. */
+/** Rows of the trunk in order. Ends of grafts and cuts that are no layers any more stand where they were, as gone. */
 function trunkOf(rows, before, ends) {
   const trunk = rows.filter((row) => !row.graft).map((row) => ({ ...row }));
   before.forEach((old, index) => {
     if (!ends.has(old.name) || findRow(trunk, old.name) >= 0) return;
     const previous = before.slice(0, index).findLast((row) => findRow(trunk, row.name) >= 0);
-    trunk.splice(previous ? findRow(trunk, previous.name) + 1 : 0, 0, { ...old });
+    trunk.splice(previous ? findRow(trunk, previous.name) + 1 : 0, 0, { ...old, gone: true });
   });
   return trunk;
 }
 
-/** Marks what was cut, and what became another layer than it was before. */
+/** Marks what was cut or is gone, and what became another layer than it was before. */
 function markTrunk(trunk, before, cuts) {
   for (const { entry, exit } of cuts) {
     const to = findRow(trunk, exit);
     for (let index = Math.max(0, findRow(trunk, entry)); index <= to; index += 1) trunk[index].cut = true;
   }
   for (const row of trunk) {
+    row.note = row.cut ? "own path cut" : "no longer needed";
+    row.cut ||= row.gone;
     const old = before.find((each) => each.name === row.name);
     row.changed = before.length > 0 && row.params > 0 && old?.params !== row.params;
   }
@@ -119,7 +121,7 @@ function frameOf(width, hasGrafts) {
 
 /** What fits under a name: type, output and parameters, else fewer of them. */
 function layerNote(row, room) {
-  if (row.cut) return "own path cut";
+  if (row.cut) return fitStart(row.note, room, SANS);
   const size = row.params ? compact(row.params) : "";
   const choices = row.folded ? [[`${size} parameters`], [size]]
     : [[typeName(row.type), shapeText(row.shape_out), size], [typeName(row.type), size], [fitStart(typeName(row.type), room, SANS)]];
