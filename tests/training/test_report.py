@@ -277,6 +277,8 @@ def test_a_run_without_growth_does_not_claim_that_nothing_was_worth_it(tmp_path:
 def test_a_run_in_which_nothing_grew_says_so(tmp_path: Path) -> None:
     result = _run()["result"] | {"baselines": {}, "macs_start": 0}
     ended = events.Ended(step=600, reason="5 refused rounds in a row")
+    page = report.write_report(_write(tmp_path, _run(), _metrics(steps=10), [ended]))
+    assert "On the same split the network is ahead of" in _text(page)
     page = report.write_report(_write(tmp_path, _run() | {"result": result}, _metrics(steps=10), [ended]))
     assert "Nothing was worth growing: 88.1 % test accuracy with 9,400 parameters." in _text(page)
     assert "ordinary model" not in _text(page)

@@ -181,6 +181,10 @@ def test_the_verdict_of_a_run_without_growth_or_without_an_end_says_so() -> None
     text = "\n".join(verdict(plain, []))
     assert "Growth was switched off." in text
     assert "best first: linear 50.0 %, network 88.0 %, gradient-boosted 90.0 %" in text
+    unmoved = "\n".join(
+        verdict(record(result=RESULT), [GREW, RolledBack(step=9, to_step=8, path="", reason="nan")])
+    )
+    assert "best first: gradient-boosted 90.0 %, network 88.0 %" in unmoved
     assert "Nothing grew" in "\n".join(verdict(record(result=RESULT), []))
     assert verdict(record(), []) == ["The run is running; there is no verdict yet."]
     failed = record(status="failed", id="4f01aa")

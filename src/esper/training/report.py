@@ -24,7 +24,7 @@ import numpy.typing as npt
 from esper import events as facts
 from esper.errors import RunError
 from esper.training.run import Measured, Record, RunFolder
-from esper.training.verdict import pruned, spared
+from esper.training.verdict import Change, network_name, pruned, spared, standing
 
 MAX_POINTS = 2_000
 MAX_WINDOWS = 60
@@ -38,8 +38,6 @@ Curve = tuple[list[int], list[float]]
 Reduce = Callable[[Floats, Floats], tuple[Floats, Floats]]
 Tile = tuple[str, str, str]
 OF_NO_ROUND = facts.Sensed | facts.Spared | facts.Widened | facts.Recompiled | facts.Folded | facts.Ended
-Change = facts.Attached | facts.Cut | facts.Merged | facts.Widened | facts.Pruned
-"""Facts that change the size of the network."""
 
 
 def write_report(run_folder: Path) -> Path:
@@ -151,17 +149,6 @@ def kept(events: Iterable[facts.AnyEvent]) -> list[facts.Attached]:
     return [fact for fact in standing(events) if isinstance(fact, facts.Attached)]
 
 
-def standing(events: Iterable[facts.AnyEvent]) -> list[Change]:
-    """Changes of the network that the guard did not put back."""
-    found: list[Change] = []
-    for fact in events:
-        if isinstance(fact, Change):
-            found.append(fact)
-        elif isinstance(fact, facts.RolledBack):
-            found = [change for change in found if change.step < fact.to_step]
-    return found
-
-
 # Words
 
 
@@ -206,7 +193,7 @@ def story(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
             for fact in events
             if isinstance(fact, facts.Ended)
         ),
-        *_comparison(run),
+        *_comparison(run, events),
     ]
 
 
@@ -238,7 +225,7 @@ def _put_back(fact: facts.RolledBack) -> str:
     return f"At step {fact.step:,} the guard put back the state of step {fact.to_step:,}: {fact.reason}."
 
 
-def _comparison(run: Record) -> list[str]:
+def _comparison(run: Record, events: Sequence[facts.AnyEvent]) -> list[str]:
     result = run.result
     if result is None or not result.baselines:
         return []
@@ -246,8 +233,7 @@ def _comparison(run: Record) -> list[str]:
     best, score = max(result.baselines.items(), key=lambda pair: sign * pair[1])
     ahead = "is ahead of" if sign * result.test > sign * score else "is not ahead of"
     model = f"{best} ({amount(score, result.metric)})"
-    network = "grown network" if run.settings.growth else "network"
-    return [f"On the same split the {network} {ahead} the best ordinary model, {model}."]
+    return [f"On the same split the {network_name(events)} {ahead} the best ordinary model, {model}."]
 
 
 def tiles(run: Record, metrics: Sequence[Measured], events: Sequence[facts.AnyEvent]) -> list[Tile]:
@@ -311,6 +297,7 @@ def _payload(run: Record, metrics: Sequence[Measured], events: Sequence[facts.An
         "marks": [fact for fact in events if not isinstance(fact, quiet)],
         "rounds": rounds(events),
         "standing": standing(events),
+        "called": network_name(events),
         "sensed": _signals(events),
     }
 

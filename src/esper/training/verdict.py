@@ -20,6 +20,9 @@ from esper.events import (
 )
 from esper.training.run import Record, Result
 
+Change = Attached | Cut | Merged | Widened | Pruned
+"""Facts that change the size of the network."""
+
 MAX_REASONS = 4
 MAX_RUNS = 3
 
@@ -36,7 +39,7 @@ def verdict(record: Record, events: Iterable[AnyEvent]) -> list[str]:
         *_refusals(events),
         *spared(events),
         *_ends(events),
-        *_references(record),
+        *_references(record, events),
     ]
 
 
@@ -159,11 +162,27 @@ def _ends(events: Sequence[AnyEvent]) -> Iterator[str]:
     yield from (f"{_sentence(event)}." for event in events if isinstance(event, Ended))
 
 
-def _references(record: Record) -> Iterator[str]:
+def network_name(events: Iterable[AnyEvent]) -> str:
+    """What the network of a run is called beside other models."""
+    return "grown network" if any(isinstance(change, Attached) for change in standing(events)) else "network"
+
+
+def standing(events: Iterable[AnyEvent]) -> list[Change]:
+    """Changes of the network that the guard did not put back."""
+    found: list[Change] = []
+    for event in events:
+        if isinstance(event, Change):
+            found.append(event)
+        elif isinstance(event, RolledBack):
+            found = [change for change in found if change.step < event.to_step]
+    return found
+
+
+def _references(record: Record, events: Sequence[AnyEvent]) -> Iterator[str]:
     result = record.result
     if result is None or not result.baselines:
         return
-    scores = {"grown network" if record.settings.growth else "network": result.test, **result.baselines}
+    scores = {network_name(events): result.test, **result.baselines}
     order = sorted(scores, key=lambda name: scores[name], reverse=record.direction == "higher")
     listing = ", ".join(f"{name} {amount(scores[name], result.metric)}" for name in order)
     yield f"On the same test rows ({result.metric}), best first: {listing}."

@@ -4,7 +4,7 @@ const PRINTED_WIDTH = 680; // CSS pixels between the margins of A4 and Letter
 
 function drawComparison(host, data) {
   const { result } = data.run;
-  const own = data.run.settings.growth ? "grown network" : "network";
+  const own = data.called;
   const higher = data.run.direction === "higher";
   const known = Object.entries(result?.baselines ?? {});
   if (!known.length) return;
