@@ -187,6 +187,12 @@ def two_inputs(net: Net, x: Tensor) -> Tensor:
     return net.fc2(torch.relu(net.fc1(x)) * net.extra[0](x.flip(1)))
 
 
+def begun(net: Net, x: Tensor) -> Tensor:
+    """The state of one recurrent layer is where the next begins."""
+    _, state = net.extra[0](x[:, None])
+    return net.extra[2](net.extra[1](x[:, None], state)[0])
+
+
 REFUSED: list[tuple[Callable[..., object], tuple[nn.Module, ...], str]] = [
     (residual, (), "the operation add also reads the operation relu"),
     (normalised, (nn.LayerNorm(8),), "extra.0 (LayerNorm) is a LayerNorm, which mixes units"),
@@ -210,6 +216,12 @@ def test_where_units_meet_or_are_read_elsewhere_there_is_no_block(
     between: Callable[..., Tensor], extra: tuple[nn.Module, ...], reason: str
 ) -> None:
     assert reason in why_not(Net(between, *extra), "fc1..fc2")
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_a_recurrent_layer_that_is_given_a_state_keeps_its_size(kind: Callable[..., nn.Module]) -> None:
+    net = Net(begun, kind(6, 3, batch_first=True), kind(6, 3, batch_first=True), nn.Linear(3, 2))
+    assert "extra.1 is given more than one tensor" in why_not(net, "extra.1..extra.2")
 
 
 def why_not(model: nn.Module, span: str) -> str:

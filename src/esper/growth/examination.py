@@ -24,6 +24,7 @@ from esper.surgery.heads import find_heads
 from esper.surgery.isolation import isolated
 from esper.surgery.site import Site
 from esper.surgery.sites import SiteMap, discover
+from esper.surgery.size_reads import without_read_sizes
 from esper.surgery.trace import Trace, trace
 
 
@@ -72,8 +73,11 @@ def explore_again(host: Host) -> SiteMap:
 def _with_blocks(host: Host, seen: Trace, found: SiteMap) -> SiteMap:
     spans = [site for site in found.offers if site.is_span]
     blocked = obstacles(seen, spans)
-    blocks = find_blocks(seen, spans, blocked=blocked)
-    heads = find_heads(seen, spans, partial(host.glimpse, host.model))
+    again = partial(host.glimpse, host.model)
+    blocks = without_read_sizes(
+        host.model, find_blocks(seen, spans, blocked=blocked), again, anywhere=host.anywhere
+    )
+    heads = find_heads(seen, spans, again)
     left = {name: reason for name, reason in blocked.items() if name not in blocks.found}
     return replace((discover(seen, blocked=left) if left else found).with_blocks(blocks), heads=heads)
 

@@ -212,6 +212,8 @@ class _Search:
     def _check_sources(self, producer: Node) -> None:
         """Ends the walk at once: along a residual stream it would go on to the beginning."""
         first = self._producers[0]
+        if len(producer.all_input_nodes) != 1:
+            raise _Found(f"{self._name(producer)} is given more than one tensor")
         if producer.all_input_nodes != first.all_input_nodes:
             raise _Found(f"{self._name(producer)} and {self._name(first)} read different things")
 

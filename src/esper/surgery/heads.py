@@ -12,7 +12,7 @@ import copy
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves
 from esper.surgery.block import ATTENTION, Block, Count, Layer, Ref
 from esper.surgery.isolation import isolated
 from esper.surgery.names import common_parent, relative
+from esper.surgery.one_pass import AllSeen, one_pass
 from esper.surgery.site import Site
 from esper.surgery.structure import first_output
 from esper.surgery.trace import Trace
@@ -81,29 +82,13 @@ def find_heads(trace: Trace, spans: Iterable[Site], run: Callable[[], object]) -
     if not waiting:
         return ()
     search = _Search(trace.model, waiting)
-    with isolated(trace.model, eval_mode=True), suppress(_AllSeen), ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.callback(trace.model.register_forward_pre_hook(_without_gradients).remove)
+    with isolated(trace.model, eval_mode=True), one_pass(trace.model) as stack:
         for holder in dict.fromkeys(attention.holder for attention in waiting):
             hook = partial(search.look, holder)
             handle = trace.model.get_submodule(holder).register_forward_pre_hook(hook, with_kwargs=True)
             stack.callback(handle.remove)
-        stack.callback(trace.model.register_forward_hook(_stop).remove)
         run()
     return tuple(search.found[a.consumer] for a in waiting if a.consumer in search.found)
-
-
-class _AllSeen(BaseException):
-    """Ends a run; no handler of a user's catches it by accident."""
-
-
-def _without_gradients(*_: object) -> None:
-    """What modules are given can then be copied; whoever turned gradients on puts their mode back."""
-    torch.set_grad_enabled(False)
-
-
-def _stop(*_: object) -> None:
-    raise _AllSeen
 
 
 class _Search:
@@ -128,7 +113,7 @@ class _Search:
                 self.found[attention.consumer] = _block(self._model, attention, width)
         self._busy = False
         if not self._waiting:
-            raise _AllSeen
+            raise AllSeen
 
     def _apart(self, module: nn.Module, attention: _Attention, args: Any, kwargs: Any) -> int | None:
         """The width of a head, where heads can go one by one."""
