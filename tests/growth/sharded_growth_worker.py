@@ -110,6 +110,19 @@ class Run:
             self.step(number + later, growing=False)
         return {"gradients": gradients, "folded": folded, **self.outcome()}
 
+    def undone(self) -> dict[str, Any]:
+        """Grown and cut, put back by the guard, and trained a little more."""
+        number = 0
+        while not any(op["op"] == "cut" for op in self.grower.record):
+            self.step(number)
+            number += 1
+            assert number < LIMIT
+        self.grower._work.guard.undo()
+        weights = {name: whole(p) for name, p in self.model.named_parameters()}
+        for later in range(LATER):
+            self.step(number + later, growing=False)
+        return {"weights": weights, "outputs": self.outputs()}
+
     def outputs(self) -> Any:
         """For a batch that nobody has seen."""
         with torch.no_grad():
@@ -189,6 +202,8 @@ def main() -> None:
     alone, run = Run(network(), parts=False), Run(sharded(), parts=True)
     found: dict[str, Any] = {"alone": alone.finished(), "before": shares(run), "sharded": run.finished()}
     found |= {"after": shares(run), "again": resumed(run), "refusal": refusal()}
+    runs = Run(network(), parts=False), Run(sharded(), parts=True)
+    found["undone"] = [each.undone() for each in runs]
     (Path(sys.argv[1]) / f"{dist.get_rank()}.json").write_text(json.dumps(found))
     dist.destroy_process_group()
 

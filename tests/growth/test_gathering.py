@@ -75,6 +75,22 @@ def test_a_finished_network_is_rebuilt_from_the_record_under_a_fresh_sharded_one
         assert_equal(again, wanted, "weights", "moments", "ages", "outputs")
 
 
+def test_the_guard_puts_back_what_was_attached_and_cut_in_a_sharded_network(
+    ranks: list[dict[str, Any]],
+) -> None:
+    for found in ranks:
+        alone, sharded = found["undone"]
+        assert sorted(sharded["weights"]) == [
+            "0.bias",
+            "0.weight",
+            "2.bias",
+            "2.weight",
+            "4.bias",
+            "4.weight",
+        ]
+        assert_equal(sharded, alone, "weights", "outputs")
+
+
 def test_layers_that_tensor_parallelism_has_cut_are_refused(ranks: list[dict[str, Any]]) -> None:
     for found in ranks:
         assert found["refusal"].startswith("the model is sharded by tensor parallelism besides fully_shard")

@@ -67,7 +67,7 @@ def gathered(
     ignored = {p for p in model.parameters() if not isinstance(p, DTensor)}
     held = _owned(model, units)
     dims = _dims(model)
-    _take_places(model, optimizer, {p: nn.Parameter(_full(p.detach()), p.requires_grad) for p in held}, _full)
+    _take_places(model, optimizer, {p: nn.Parameter(full(p.detach()), p.requires_grad) for p in held}, full)
     for unit in units:
         _unwrap(unit)
     yield
@@ -76,7 +76,7 @@ def gathered(
     places = _places(model, whole)
     _wrap(model, units, ignored, dims)
     now = {old: module._parameters[name] for old, (module, name) in places.items()}
-    _take_places(model, optimizer, {old: new for old, new in now.items() if new is not None}, _like)
+    _take_places(model, optimizer, {old: new for old, new in now.items() if new is not None}, like)
 
 
 def read(model: nn.Module, parameters: Iterable[Tensor]) -> list[Tensor]:
@@ -99,7 +99,7 @@ def share(module: nn.Module, mesh: DeviceMesh, optimizer: Optimizer) -> None:
     """Let ``fully_shard`` share out ``module`` for good, and likewise its state in ``optimizer``."""
     before = list(module.parameters())
     fully_shard(module, mesh=mesh)
-    _take_places(module, optimizer, dict(zip(before, module.parameters(), strict=True)), _like)
+    _take_places(module, optimizer, dict(zip(before, module.parameters(), strict=True)), like)
 
 
 def _units(model: nn.Module, names: Iterable[str]) -> list[_Unit]:
@@ -256,7 +256,7 @@ def _take_places(
         replace_parameter(optimizer, old, new, state)
 
 
-def _full(value: Any, _: nn.Parameter | None = None) -> Any:
+def full(value: Any, _: nn.Parameter | None = None) -> Any:
     """In one piece."""
     if not isinstance(value, DTensor):
         return value
@@ -264,7 +264,7 @@ def _full(value: Any, _: nn.Parameter | None = None) -> Any:
     return near.full_tensor()
 
 
-def _like(value: Any, parameter: nn.Parameter) -> Any:
+def like(value: Any, parameter: nn.Parameter) -> Any:
     """A value of the optimizer's state, or a gradient, sharded as ``parameter`` is where it has its shape."""
     if not (isinstance(value, Tensor) and isinstance(parameter, DTensor) and value.shape == parameter.shape):
         return value

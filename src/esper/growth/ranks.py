@@ -7,6 +7,7 @@ ranks tell each other whether they are well, so that one that fails stops all of
 
 from __future__ import annotations
 
+import copy
 import pickle
 import zlib
 from abc import ABC, abstractmethod
@@ -29,7 +30,10 @@ FAREWELL = timedelta(seconds=20)
 
 
 class Ranks(ABC):
-    """What growth asks of the other processes. Every rank calls the same methods in the same order."""
+    """What growth asks of the other processes. Every rank calls the same methods in the same order.
+
+    Where every rank holds the whole model the last of them have nothing to do.
+    """
 
     size: int
     leads: bool
@@ -56,23 +60,35 @@ class Ranks(ABC):
         """From now on ``graft``, in the live model, is trained like the host; ``optimizer`` holds its parameters."""
 
     @abstractmethod
-    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:
-        """A context in which this process holds all of the layers that grafts are at, with their state.
-
-        The model must not be called inside. What became of the layers is compared between the ranks.
-        """
-
-    @abstractmethod
-    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """What the latest pass of the model read where these ``parameters`` of it stand."""
-
-    @abstractmethod
     def apart(self) -> AbstractContextManager[object]:
         """A context for passes of our own: no gradients are exchanged, and the wrapper is left as it was."""
 
     @abstractmethod
     def together(self) -> AbstractContextManager[object]:
         """A context in which an error on one rank becomes an error on all."""
+
+    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:  # noqa: ARG002 - of no use here
+        """A context in which this process holds all of the layers that grafts are at, and their state: it does anyway.
+
+        The model must not be called inside, and what became of the layers may be compared between the ranks.
+        """
+        return nullcontext()
+
+    def copied(self, graft: Graft) -> Graft:
+        """A copy of an attached graft that this process holds all of, to be trained apart."""
+        return copy.deepcopy(graft)
+
+    def refill(self, graft: Graft, other: Graft) -> None:
+        """Give ``graft``, which has been joined, the values of such a copy."""
+        graft.load_state_dict(other.state_dict())
+
+    def share_of(self, state: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:  # noqa: ARG002 - of no use here
+        """What this process keeps of the optimizer's ``state`` of a whole ``parameter``: all."""
+        return state
+
+    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
+        """What the latest pass of the model read where these ``parameters`` of it stand: themselves."""
+        return parameters
 
 
 class Alone(Ranks):
@@ -98,14 +114,6 @@ class Alone(Ranks):
 
     def join(self, graft: Graft, optimizer: Optimizer) -> None:
         """There is nobody to join."""
-
-    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:  # noqa: ARG002 - it is the model's
-        """It holds all anyway."""
-        return nullcontext()
-
-    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Themselves."""
-        return parameters
 
     def apart(self) -> AbstractContextManager[object]:
         """Nothing is exchanged anyway."""
@@ -166,10 +174,6 @@ class Many(Ranks):
                 "the ranks have drifted apart: their parameters differ. Wrap the model before Grower is made, seed "
                 "every rank alike, and step the optimizer on all of them"
             )
-
-    def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Themselves, where every rank holds them whole."""
-        return parameters
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 import torch.distributed as dist
@@ -50,10 +50,6 @@ class Replicas(Many):
         for parameter in self._model.parameters():
             if parameter.requires_grad and parameter not in self._hooks:
                 self._hooks[parameter] = parameter.register_post_accumulate_grad_hook(self._expect)
-
-    def whole(self, optimizer: Optimizer) -> AbstractContextManager[object]:  # noqa: ARG002 - it is the model's
-        """Every rank holds the whole model; nothing is compared, as nothing is put together anew."""
-        return nullcontext()
 
     def apart(self) -> AbstractContextManager[object]:
         """``no_sync`` of the wrapper."""

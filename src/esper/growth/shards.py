@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from esper.growth.gathering import gathered, read, settle, share
+from esper.blueprints.catalogue import build
+from esper.growth.gathering import full, gathered, like, read, settle, share
 from esper.growth.ranks import Many
-from esper.surgery.graft import Graft, all_grafts
+from esper.surgery.graft import Graft, all_grafts, like_host
 
 
 class Shards(Many):
@@ -41,6 +44,25 @@ class Shards(Many):
             gathered(self._model, names, optimizer, agree=agree) if names else nullcontext(),
         ):
             yield
+
+    def copied(self, graft: Graft) -> Graft:
+        """A fresh one of the same recipe, with all values: a sharded module cannot be copied."""
+        site, recipe = graft.site, graft.recipe
+        fresh = like_host(Graft(build(recipe, site, seed=0), site, recipe), self._model)
+        fresh.load_state_dict({name: full(value) for name, value in graft.state_dict().items()})
+        return fresh.train(graft.training)
+
+    @torch.no_grad()
+    def refill(self, graft: Graft, other: Graft) -> None:
+        """Every rank its share."""
+        for own, value in zip(graft.parameters(), other.parameters(), strict=True):
+            own.copy_(like(value.detach(), own))
+        for kept, found in zip(graft.buffers(), other.buffers(), strict=True):
+            kept.copy_(found)
+
+    def share_of(self, state: dict[str, Any], parameter: nn.Parameter) -> dict[str, Any]:
+        """That of the parameter."""
+        return {name: like(value, parameter) for name, value in state.items()}
 
     def read(self, parameters: Sequence[Tensor]) -> Sequence[Tensor]:
         """What was gathered of them."""

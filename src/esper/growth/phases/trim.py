@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from esper.events import Cut
@@ -25,9 +24,8 @@ class Trim(Phase):
         super().__init__(work)
         self._exit = exit_name
         self._left = work.setup.pace.trial
-        training = work.setup.training
-        with training.ranks.whole(training.optimizer):
-            copies = [copy.deepcopy(graft) for graft in grafts_of(training.model, exit_name)]
+        copied = work.setup.training.ranks.copied
+        copies = [copied(graft) for graft in grafts_of(work.setup.host.model, exit_name)]
         self._contender = work.contender(f"cut {exit_name}", copies, exclusive=True)
 
     def step(self) -> Next | None:
@@ -59,23 +57,23 @@ class Trim(Phase):
     def _cut(self) -> None:
         work, host = self.work, self.work.setup.host
         before, idle = host.unused(), host.idle_macs()
-        with work.setup.training.ranks.whole(work.setup.training.optimizer):
-            self._take_trained_weights()
+        self._take_trained_weights()
         for module in (host.model, *map(inner, work.setup.training.averaged)):
             cut(module, self._exit)
         own = [name for name, _ in own_parameters(host.model, self._exit)]
         self._drop(sorted({*own, *host.unused()} - before), host.idle_macs() - idle)
 
     def _take_trained_weights(self) -> None:
-        optimizer = self.work.setup.training.optimizer
+        training = self.work.setup.training
         grafts = grafts_of(self.work.setup.host.model, self._exit)
-        for averaged in map(inner, self.work.setup.training.averaged):
+        for averaged in map(inner, training.averaged):
             for twin, trained in zip(grafts_of(averaged, self._exit), self._contender.grafts, strict=True):
                 twin.load_state_dict(trained.state_dict())
         for graft, trained in zip(grafts, self._contender.grafts, strict=True):
-            graft.load_state_dict(trained.state_dict())
+            training.ranks.refill(graft, trained)
             for parameter, other in zip(graft.parameters(), trained.parameters(), strict=True):
-                optimizer.state[parameter] = self._contender.optimizer.state[other]
+                state = self._contender.optimizer.state[other]
+                training.optimizer.state[parameter] = training.ranks.share_of(state, parameter)
 
     def _drop(self, dead: list[str], macs: int) -> None:
         """Parameters that nothing depends on any more leave the optimizer, and the books with their multiply-adds."""
