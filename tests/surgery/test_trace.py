@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from esper.surgery.isolation import isolated
+from esper.surgery.multiply_adds import MultiplyAdds
 from esper.surgery.spans import spans_among
 from esper.surgery.trace import Call, Trace, trace
 from hosts import HOSTS, Host, host
@@ -291,6 +293,19 @@ def test_multiply_adds_are_the_same_without_gradients(name: str, mode: Callable[
         kind.loss(model, kind.batch(0))
 
     assert trace(model, run).macs == traced(kind).macs
+
+
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+def test_bilinear_layers_and_bags_of_embeddings_are_counted(
+    mode: Callable[[], AbstractContextManager[object]],
+) -> None:
+    bilinear, bag = nn.Bilinear(6, 5, 4), nn.EmbeddingBag(10, 3, mode="sum")
+    words, x = torch.tensor([[1, 2, 4], [4, 5, 6]]), torch.ones(2, 7, 6)
+
+    with mode(), MultiplyAdds() as counted:
+        bilinear(x, x[..., :5])
+        bag(words)
+    assert counted.total == 2 * 7 * 4 * (6 * 5 + 5) + 6 * 3
 
 
 def test_attention_is_counted_whichever_kernel_works_it_out() -> None:

@@ -23,21 +23,35 @@ def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *_: object, **__
     return int(sdpa_flop_count(query.shape, key.shape, value.shape))
 
 
+def _bilinear_flops(x: Tensor, weight: Tensor, _other: Tensor, *_: object, **__: object) -> int:
+    """``x`` against the weight, ``(outputs, left, right)``, then what that gives against the other input."""
+    return 2 * _num_vectors(x) * (weight.numel() + weight[:, 0].numel())
+
+
+def _bag_flops(weight: Tensor, indices: Tensor, *_: object, **__: object) -> int:
+    """A sparse matrix of bags times the table: one multiply-add per entry of a bag and feature."""
+    return 2 * indices.numel() * weight.shape[1]
+
+
 def _num_vectors(x: Tensor) -> int:
     return x.numel() // x.shape[-1]
 
 
-# Fused kernels that torch's own table leaves out.
-_FUSED: dict[Any, Callable[..., int]] = {
+# Kernels that torch's own table leaves out.
+_LEFT_OUT: dict[Any, Callable[..., int]] = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten.mkldnn_rnn_layer: _rnn_layer_flops,
     torch.ops.aten._cudnn_rnn: _rnn_flops,
     torch.ops.aten.miopen_rnn: _rnn_flops,
+    torch.ops.aten._trilinear: _bilinear_flops,
+    torch.ops.aten._embedding_bag: _bag_flops,
+    torch.ops.aten._embedding_bag_forward_only: _bag_flops,
 }
 
 
 class MultiplyAdds(TorchDispatchMode):
-    """A context; ``total`` counts the multiply-adds of matrix products, convolutions and attention so far.
+    """A context; ``total`` counts the multiply-adds of matrix products (those of bilinear layers and bags of embeddings
+    among them), convolutions and attention so far.
 
     Uses the table of `torch.utils.flop_counter`, without its module tracker, whose global hooks make compiled
     models warn.
@@ -56,7 +70,7 @@ class MultiplyAdds(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        count = _FUSED.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
+        count = _LEFT_OUT.get(func._overloadpacket) or flop_registry.get(func._overloadpacket)
         if count is None:
             # Only inference mode lets composite operations through; their parts are what is counted.
             with self:
