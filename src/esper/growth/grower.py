@@ -80,7 +80,7 @@ class Grower:
         loss: ``(output) -> loss``, the scalar training loss of what ``model`` returned, for loops without a closure:
             `step` then repeats the latest call of ``model`` that had gradients.
         prune: what may be taken out again after growth, where held-out data show no use of it: ``"grafts"``; with
-            ``"all"`` also units and residual branches of the model itself; or ``"nothing"``.
+            ``"all"`` also units, heads and residual branches of the model itself; or ``"nothing"``.
         join: when widenings become units of the model's own layers: at ``"finish"``, or between ``"rounds"``, where no
             other graft stands in the way: the next round then sees one larger network, and can widen what reads the
             new units, too. Parameters keep their names but are other objects afterwards, so a loop that holds on to
