@@ -23,7 +23,8 @@ from esper.surgery.capture import Pair
 from esper.surgery.site import Port, Site
 
 LEARNING_RATE = 2e-3
-EQUATIONS = 4_096  # of a pair are enough for an update: an image gives one at every position
+EQUATIONS = 4_096  # of a pair are enough for an update: a sequence gives one at every position
+IMAGE_EQUATIONS = 2_048  # an image does, too, and its neighbours are much alike
 LEAST_ROWS = 8
 
 
@@ -213,9 +214,10 @@ class FewExamples:
 
 
 def few_examples(site: Site) -> FewExamples:
-    """Of examples with many positions as many as make `EQUATIONS` positions, and at least `LEAST_ROWS`."""
+    """Of examples with many positions as many as make enough of them, and at least `LEAST_ROWS`."""
     positions = math.prod(site.target.shape) // max(site.target.width, 1)
-    return FewExamples(max(EQUATIONS // max(positions, 1), LEAST_ROWS))
+    enough = IMAGE_EQUATIONS if site.target.kind == "image" else EQUATIONS
+    return FewExamples(max(enough // max(positions, 1), LEAST_ROWS))
 
 
 def _normalised(pairs: Sequence[Pair], squares: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
