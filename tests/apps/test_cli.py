@@ -313,3 +313,12 @@ def test_built_in_tasks_are_listed(esper: Esper) -> None:
 def test_no_runs_yet_says_how_to_start_one(esper: Esper) -> None:
     assert "esper train mnist1d" in esper("runs")[1]
     assert json.loads(esper("runs", "--json")[1]) == []
+
+
+def test_a_damaged_run_is_listed_and_showing_it_says_what_is_wrong(esper: Esper, home: Path) -> None:
+    folder = home / "runs" / "2026-01-31-xor-4f01aa"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{")
+    assert "2026-01-31-xor-4f01aa  damaged" in esper("runs")[1]
+    code, _, err = esper("show", "latest")
+    assert (code, "run.json is damaged" in err) == (1, True)

@@ -74,12 +74,18 @@ def test_a_folder_that_cannot_be_written_is_an_error_at_once(tmp_path: Path) -> 
         RunFolder.create(tmp_path, record())
 
 
-def test_a_damaged_run_is_named_and_left_out_of_the_listing(tmp_path: Path) -> None:
+def test_a_damaged_run_is_named_and_listed_as_damaged(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path, record())
+    whole = summary(run)
     (run.path / "run.json").write_text("{")
     with pytest.raises(RunError, match=r"run\.json is damaged"):
         run.load()
-    assert runs(tmp_path) == []
+    assert [summary(found)["status"] for found in runs(tmp_path)] == ["damaged"]
+    assert summary(run).keys() == whole.keys()
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        find_run(tmp_path, "latest").load()
+    later = RunFolder.create(tmp_path, record())
+    assert find_run(tmp_path, "latest").path == later.path
     with pytest.raises(RunError, match="is not a run"):
         RunFolder(tmp_path).load()
 

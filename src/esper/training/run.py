@@ -237,10 +237,9 @@ def new_record(settings: Settings, **fields: Any) -> Record:
 
 
 def runs(home: Path) -> list[RunFolder]:
-    """All runs of a project, newest first; folders without a readable ``run.json`` are left out."""
-    found: dict[RunFolder, str] = {}
-    for path in (home / "runs").glob("*/run.json"):
-        folder = RunFolder(path.parent)
+    """All runs of a project, newest first; one with a damaged ``run.json`` has its place by the day in its name."""
+    found = {RunFolder(path.parent): path.parent.name for path in (home / "runs").glob("*/run.json")}
+    for folder in found:
         with suppress(RunError):
             found[folder] = folder.load().created
     return sorted(found, key=lambda folder: found[folder], reverse=True)
@@ -271,8 +270,13 @@ def find_run(home: Path, name: str) -> RunFolder:
 
 
 def summary(run: RunFolder) -> Mapping[str, Any]:
-    """One row of the listing of runs."""
-    record, result = run.load(), run.load().result
+    """One row of the listing of runs; of a damaged one nothing is known but its name."""
+    try:
+        record = run.load()
+    except RunError:
+        known = ("task", "seed", "metric", "test", "params_start", "params_end", "seconds", "created")
+        return {"run": run.name, "status": "damaged", **dict.fromkeys(known)}
+    result = record.result
     return {
         "run": run.name,
         "task": record.task,
