@@ -69,13 +69,15 @@ class Host:
     def examine(self) -> Losses:
         """First look at ``evaluate``: finds out whether it gives gradients, and returns its losses, shape ``(N,)``.
 
-        Raises EvaluateError when it does not return one loss per example.
+        Raises EvaluateError when it does not return one loss per example, ConfigurationError when a reentrant
+        checkpoint is in the way already.
         """
         with self._aside(self.model), self._others.sought(self.model), torch.enable_grad():
             batches = iter(self._batches(self.model))
             first = next(batches)
             found = [checked(first)]
             self.differentiable = first.requires_grad
+            _check_checkpoints(first)
             del first
             with torch.no_grad():
                 found += [checked(losses) for losses in batches]
@@ -263,6 +265,11 @@ def _are_parts(losses: Sequence[Losses]) -> bool:
     """Whether the ranks hold out different examples: the same ones have the same losses under the same model."""
     first = losses[0]
     return any(len(own) != len(first) or not np.allclose(own, first, rtol=1e-4, atol=1e-6) for own in losses)
+
+
+def _check_checkpoints(value: Tensor) -> None:
+    if any(node.name() == "CheckpointFunctionBackward" for node, _ in reachable_from(edges_of([value]))):
+        raise ConfigurationError(REENTRANT)
 
 
 def gradients_of(
