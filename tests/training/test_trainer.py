@@ -132,6 +132,16 @@ def test_a_run_that_was_killed_before_its_second_checkpoint_goes_on_as_an_unbrok
     assert lines(second) == lines(whole)
 
 
+def test_a_slow_model_has_checkpoints_by_the_clock(tmp_path: Path) -> None:
+    trainer = trainer_in(tmp_path, xor_task(total_steps=20), growth=False)
+    trainer.pace = Pace(evaluate=50, seconds=0.0)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(should_stop=lambda: trainer.step == 7 and killed())
+    again = Trainer(trainer.task, trainer.run, growth=False)
+    again.restore()
+    assert again.step == 6
+
+
 @pytest.fixture(scope="module")
 def grown(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A whole run in which something grew."""

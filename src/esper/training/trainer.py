@@ -35,10 +35,14 @@ SMOOTHING = 0.98
 
 @dataclass(frozen=True)
 class Pace:
-    """How many steps lie between two measurements on held-out data, and between two checkpoints."""
+    """How many steps lie between two measurements on held-out data, and between two checkpoints.
+
+    There is a checkpoint after ``seconds``, too: of a slow model no more is lost than that.
+    """
 
     evaluate: int
     save: int = 500
+    seconds: float = 120.0
 
     @classmethod
     def of(cls, total_steps: int) -> Pace:
@@ -135,14 +139,18 @@ class Trainer:
         self.save()
 
     def _take_steps(self, should_stop: Callable[[], bool]) -> None:
-        started = time.monotonic() - self.seconds
+        saved = time.monotonic()
+        started = saved - self.seconds
         stop = False
         while self.step < self.task.total_steps and not stop:
             self._advance()
-            self.seconds = time.monotonic() - started
+            now = time.monotonic()
+            self.seconds = now - started
             stop = should_stop()
-            if stop or self.step % self.pace.save == 0 or self.step == self.task.total_steps:
+            due = self.step % self.pace.save == 0 or now - saved >= self.pace.seconds
+            if stop or due or self.step == self.task.total_steps:
                 self.save()
+                saved = now
 
     def _advance(self) -> None:
         self.step += 1
