@@ -167,7 +167,7 @@ def paced(run: Run, build: Build, *, grows: bool = False, counted: bool = False)
     task, plan = run.task, run.plan
     torch.manual_seed(run.seed)
     session = prepared(build(), task.split, plan, run.seed)
-    widening = Widening(run.case, session) if grows else None
+    widening = Widening(run.case, session, decreed=True) if grows else None
     meter, spent, curve = Meter(), 0.0, []
     counting: AbstractContextManager[Any] = meter if counted else nullcontext()
     for number, (x, y) in enumerate(batches(task.split.train, plan, run.seed), start=1):
@@ -207,7 +207,7 @@ def text_rows(plan: Plan, seed: int, *, counted: bool) -> list[Row]:
 
 def rows_of(task: Task, plan: Plan, seed: int, *, counted: bool = True) -> list[Row]:
     """All arms of one seed; where they are not ``counted``, the FLOPs of the grown one are 0."""
-    run = Run(Case(lambda *_: task, FINAL, SMALL, ((FIRST, RATIO),), plan, evaluation), task, plan, seed)
+    run = Run(Case(lambda *_: task, FINAL, SMALL, RATIO, plan, FIRST, evaluation), task, plan, seed)
     shorter = replace(run, plan=replace(plan, steps=round(SHARE * plan.steps)))
     grown = paced(run, SMALL, grows=True)
     flops = paced(run, SMALL, grows=True, counted=True).trained.flops if counted else 0

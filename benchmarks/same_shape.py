@@ -1,13 +1,13 @@
 """The shape of a static net, grown: its accuracy for at most 60 % of its compute?
 
-The growing run trains a net of a fraction of the units, is widened on the way, in two or three rounds, to the very
-shape of the static net, block after block, folded on the spot, and trains on as a plain net of that shape. All arms of
-a seed see the same batches and the same schedule; all that growth computes is paid for. The shape is given, so the
-widening is decreed: the new units of a block learn for two steps in the shadow and for two on trial, and join whatever
-the held-out loss says. What the saving is worth without growth says the control: the static net on a schedule of its
-own over 60 % of the steps.
+The growing run trains a net of a fraction of the units for nearly half of the steps, is then widened to the very shape
+of the static net, block after block, folded on the spot, and trains on as a plain net of that shape. All arms of a seed
+see the same batches and the same schedule; shadows, trials and judgements are paid for. The shape is given, so in one
+arm the widening is decreed: the new units of a block learn in the shadow, and join whatever the held-out loss says. In
+another the judge may refuse. What the saving is worth without growth says the control: the static net on a schedule of
+its own over 60 % of the steps.
 
-The times of growth, the widths of the starts and the numbers of steps were chosen on seeds 20 to 25.
+The times of growth, the widths of the starts and the numbers of steps were chosen on seeds 20 to 22.
 """
 
 from __future__ import annotations
@@ -54,8 +54,12 @@ from esper.events import Attached, Score
 from esper.growth.held_out import HeldOut
 from esper.growth.host import Losses
 
-STATIC, GROWN, START, SHARE = "static net", "grown to its shape", "its start, not grown", 0.6
+STATIC, DECREED, JUDGED = "static net", "grown to its shape", "grown, unless the judge refuses"
+SHARE = 0.6
 REACHED = "shape reached"
+PATIENT = Judge(alpha=0.5, tests=8, price=0.0, head_start=0.0)
+FIRST, LAST = 0.47, 0.65
+"""Shares of the steps: no block is widened before the first (unless a case says otherwise), none after the second."""
 
 
 class Indulgent(Judge):
@@ -99,93 +103,84 @@ class InOrder:
 
 @dataclass(frozen=True)
 class Case:
-    """A task, the static net, a narrow start, and when that is widened: shares of the steps, each with the ratio of new
-    units to those that every block has by then."""
+    """A task, the static net, and a start with one part in ``1 + ratio`` of its hidden units."""
 
     task: Callable[[Path, int], Task]
     static: Build
     start: Build
-    widenings: tuple[tuple[float, float], ...]
+    ratio: float
     plan: Plan
+    first: float = FIRST
     evaluate: Callable[[Rows, int], HeldOut] = evaluation
 
 
 CASES = {
     "diamonds, MLP 64-64 from 8-8": Case(
-        diamonds,
-        partial(mlp, (9, 64, 64, 10)),
-        partial(mlp, (9, 8, 8, 10)),
-        ((0.08, 1.0), (0.2, 1.0), (0.53, 1.0)),
-        Plan(3_000),
+        diamonds, partial(mlp, (9, 64, 64, 10)), partial(mlp, (9, 8, 8, 10)), 7.0, Plan(3_000)
     ),
     "Fashion-MNIST, MLP 128 from 16": Case(
-        lambda folder, _: fashion(folder),
-        partial(image_mlp, 128),
-        partial(image_mlp, 16),
-        ((0.1, 1.0), (0.53, 3.0)),
-        Plan(1_000),
+        lambda folder, _: fashion(folder), partial(image_mlp, 128), partial(image_mlp, 16), 7.0, Plan(3_000)
     ),
     "Fashion-MNIST, CNN 16-32 from 4-8": Case(
-        lambda folder, _: fashion(folder),
-        partial(image_cnn, 16),
-        partial(image_cnn, 4),
-        ((0.1, 1.0), (0.55, 1.0)),
-        Plan(1_500),
+        lambda folder, _: fashion(folder), partial(image_cnn, 16), partial(image_cnn, 4), 3.0, Plan(1_500)
     ),
 }
-FEW = 200
-"""Held-out rows for a Grower, which is to accept whatever it measures on them."""
 
 
 class Widening:
-    """Widens every block of a model when the case says so: one Grower a block, folded as soon as its graft is attached.
+    """Gives every block of a model the static net's width: one Grower a block, each folded as soon as it has kept one.
 
-    A Grower is offered the blocks whose turn has not come, and begins at once.
+    A Grower is offered the blocks that are still narrow, and begins a round at once; the first when the
+    case says. What has not been kept at ``LAST`` of them stays narrow.
     """
 
-    def __init__(self, case: Case, session: Session) -> None:
-        self._case, self._session, self._step = case, session, 0
-        self._due, self._narrow = list(case.widenings), list[str]()
-        self._ratio = 0.0
+    def __init__(self, case: Case, session: Session, *, decreed: bool) -> None:
+        self._case, self._session, self._decreed, self._step = case, session, decreed, 0
+        self._narrow: list[str] | None = None
         self._grower: Grower | None = None
         self.kept: list[str] = []
 
     def begin(self) -> None:
         """Call before every step: where a block is due, its Grower is made (which an operation counter would blind)."""
-        if self._grower is None and self._narrow:
-            self._grower = self._made(self._narrow)
-        elif self._grower is None and self._due and self._step >= self._due[0][0] * self._session.plan.steps:
-            self._ratio = self._due.pop(0)[1]
-            self._grower = self._made(None)
-            self._narrow = [site.name for site in self._grower.sites().offers if site.block is not None]
+        share = self._step / self._session.plan.steps
+        if self._grower is None and self._case.first <= share < LAST and self._narrow != []:
+            self._grower = self._next()
 
     def step(self, closure: Callable[[], Tensor]) -> None:
         """Call after every optimizer step."""
         self._step += 1
         if self._grower is not None:
             self._grower.step(closure)
-            self._fold_what_is_kept(self._grower)
+            self._fold_what_is_kept(late=self._step >= LAST * self._session.plan.steps)
 
-    def _made(self, sites: list[str] | None) -> Grower:
-        session = self._session
-        rules = Rules(num_trials=1, start=1, sense=1, updates=2, trial=2)
-        return Grower(
+    def _next(self) -> Grower:
+        session, steps = self._session, self._session.plan.steps
+        rules = Rules(
+            num_trials=1, start=1, updates=max(steps // 30, 2), trial=max(steps // 30, 2), rest_steps=1
+        )
+        at_once = InOrder(replace(rules, updates=max(steps // 60, 2), trial=2))
+        made = Grower(
             session.model,
             session.optimizer,
-            evaluate=self._case.evaluate(session.held_out.part(0, FEW), session.plan.batch),
+            evaluate=self._case.evaluate(session.held_out, session.plan.batch),
             scheduler=session.scheduler,
             budget=Budget(params_ratio=None),
-            sites=sites,
-            recipes=[Recipe.of("widen", ratio=self._ratio)],
-            controller=InOrder(rules),
-            judge=Indulgent(),
+            sites=self._narrow,
+            recipes=[Recipe.of("widen", ratio=self._case.ratio)],
+            controller=at_once if self._decreed else rules,
+            judge=Indulgent() if self._decreed else PATIENT,
             seed=session.seed,
         )
+        if self._narrow is None:
+            self._narrow = [site.name for site in made.sites().offers if site.block is not None]
+        return made
 
-    def _fold_what_is_kept(self, grower: Grower) -> None:
-        kept = [event for event in grower.history if isinstance(event, Attached)]
-        if kept:
-            grower.finish()
+    def _fold_what_is_kept(self, *, late: bool) -> None:
+        assert self._grower is not None
+        assert self._narrow is not None
+        kept = [event for event in self._grower.history if isinstance(event, Attached)]
+        if kept or late or self._grower.finished:
+            self._grower.finish()
             self._grower = None
         for event in kept:
             self._narrow.remove(event.candidate.split(" ")[0])
@@ -202,11 +197,11 @@ class Run:
     seed: int
 
 
-def grown(run: Run, *, counted: bool = False) -> tuple[Trained, list[str]]:
+def grown(run: Run, *, decreed: bool, counted: bool = False) -> tuple[Trained, list[str]]:
     """Train the start, widen and fold it on the way, and train on; and what was kept."""
     torch.manual_seed(run.seed)
     session = prepared(run.case.start(), run.task.split, run.plan, run.seed)
-    widening, meter = Widening(run.case, session), Meter()
+    widening, meter = Widening(run.case, session, decreed=decreed), Meter()
     counting: AbstractContextManager[Any] = meter if counted else nullcontext()
     start = perf_counter()
     for x, y in batches(run.task.split.train, run.plan, run.seed):
@@ -217,15 +212,15 @@ def grown(run: Run, *, counted: bool = False) -> tuple[Trained, list[str]]:
     return Trained(session.model, meter.flops, perf_counter() - start), widening.kept
 
 
-def grown_row(run: Run) -> Row:
+def grown_row(arm: str, run: Run, *, decreed: bool) -> Row:
     """Grown twice: once for the time, and once for the FLOPs, the count of which slows it."""
-    timed, kept = grown(run)
-    counted, _ = grown(run, counted=True)
+    timed, kept = grown(run, decreed=decreed)
+    counted, _ = grown(run, decreed=decreed, counted=True)
     same = map(torch.equal, timed.model.parameters(), counted.model.parameters())
     assert all(same), "counting changed the run"
     reached = REACHED if shape(timed.model) == shape(run.case.static()) else "another shape"
     note = "; ".join([reached, *kept])
-    return measured(GROWN, replace(timed, flops=counted.flops), run.task, run.seed, note=note)
+    return measured(arm, replace(timed, flops=counted.flops), run.task, run.seed, note=note)
 
 
 def shape(model: nn.Module) -> list[tuple[int, ...]]:
@@ -237,12 +232,13 @@ def rows_of(name: str, folder: Path, plan: Plan, seed: int) -> list[Row]:
     """All arms of one seed, named after their case."""
     case = CASES[name]
     task = case.task(folder, seed)
-    shorter = replace(plan, steps=round(SHARE * plan.steps))
+    shorter, run = replace(plan, steps=round(SHARE * plan.steps)), Run(case, task, plan, seed)
     rows = [
-        grown_row(Run(case, task, plan, seed)),
+        grown_row(DECREED, run, decreed=True),
+        grown_row(JUDGED, run, decreed=False),
         static_arm(STATIC, case.static, task, plan, seed),
         static_arm(f"{STATIC}, {SHARE:.0%} of the steps", case.static, task, shorter, seed),
-        static_arm(START, case.start, task, plan, seed),
+        static_arm("its start, not grown", case.start, task, plan, seed),
     ]
     return [msgspec.structs.replace(row, arm=f"{name}: {row.arm}") for row in rows]
 
@@ -252,10 +248,10 @@ def table(rows: list[Row]) -> Table:
     notes = []
     for name in dict.fromkeys(row.arm.partition(": ")[0] for row in rows):
         own = [row for row in rows if row.arm.startswith(f"{name}: ")]
-        notes += [compute_note(name, own), *difference_notes(own, f"{name}: {GROWN}")]
+        notes += [compute_note(name, own), *difference_notes(own, f"{name}: {DECREED}")]
     return Table(
         name="same_shape",
-        title="The shape of a static net, grown on the way",
+        title="The shape of a static net, grown at half of the run",
         columns=COLUMNS,
         cells=summary_cells(rows),
         notes=notes + [f"seed {row.seed}, {row.arm}: {row.note}" for row in rows if row.note],
@@ -265,11 +261,13 @@ def table(rows: list[Row]) -> Table:
 
 def compute_note(name: str, rows: list[Row]) -> str:
     """Compute of the grown runs over that of the static net, by seed, and how often the shape was reached."""
-    arms = by_arm(rows)
-    pairs = list(zip(arms[f"{name}: {GROWN}"], arms[f"{name}: {STATIC}"], strict=True))
-    flops, _ = mean_sd([mine.flops / other.flops for mine, other in pairs])
-    reached = sum(mine.note.startswith(REACHED) for mine, _ in pairs)
-    return f"{name}: {GROWN} for {flops:.1%} of its compute, {REACHED} in {reached} of {len(pairs)}"
+    arms, said = by_arm(rows), []
+    for arm in (DECREED, JUDGED):
+        pairs = list(zip(arms[f"{name}: {arm}"], arms[f"{name}: {STATIC}"], strict=True))
+        flops, _ = mean_sd([mine.flops / other.flops for mine, other in pairs])
+        reached = sum(mine.note.startswith(REACHED) for mine, _ in pairs)
+        said.append(f"{arm}: {flops:.1%} of the static net's compute, {REACHED} in {reached} of {len(pairs)}")
+    return f"{name}: {'; '.join(said)}"
 
 
 def jobs(given: Options) -> list[Job]:
@@ -285,7 +283,7 @@ def jobs(given: Options) -> list[Job]:
 
 def main() -> None:
     """Run all arms and publish the table."""
-    given = options("same_shape", "The shape of a static net, grown on the way.", seeds=10)
+    given = options("same_shape", "The shape of a static net, grown at half of the run.", seeds=10)
     rows = run_jobs(jobs(given), num_workers=given.jobs)
     publish(table(rows), command=given.command, stored=not given.quick)
 

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.arms import Plan
-from benchmarks.data import spirals
-from benchmarks.networks import mlp
+from benchmarks.data import Rows, spirals
+from benchmarks.gromo_nets import grown_cnn
+from benchmarks.networks import mlp, num_params, staged_cnn
 from benchmarks.same_shape import Case, Run, grown, shape
 
 SCRIPTS = ("same_shape", "chars", "peers")
@@ -28,15 +30,32 @@ def test_a_quick_run_prints_its_table_and_stores_nothing(
     assert stored == sorted((path, path.read_bytes()) for path in Path("benchmarks").rglob("*.[jm][sd]*"))
 
 
-def test_a_net_widened_twice_ends_in_the_very_shape_of_the_static_net() -> None:
+def test_a_decreed_widening_ends_in_the_very_shape_of_the_static_net() -> None:
     case = Case(
         lambda _, seed: spirals(seed),
         partial(mlp, (2, 12, 12, 2)),
-        partial(mlp, (2, 3, 3, 2)),
-        ((0.1, 1.0), (0.5, 1.0)),
+        partial(mlp, (2, 4, 4, 2)),
+        2.0,
         Plan(300),
     )
-    trained, kept = grown(Run(case, spirals(0), case.plan, 0), counted=True)
+    run = Run(case, spirals(0), case.plan, 0)
+    trained, kept = grown(run, decreed=True, counted=True)
     assert shape(trained.model) == shape(case.static())
-    assert len(kept) == 4
+    assert len(kept) == 2
     assert trained.flops > 0
+
+
+def test_gromo_grows_a_stage_twice_and_the_net_of_its_sizes_computes_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = Rows(
+        torch.randn(60, 1, 4, 4, generator=generator), torch.randint(0, 10, (60,), generator=generator)
+    )
+    peer = grown_cnn((2, 2), rows, Plan(20, batch=20), 0)
+    assert peer.widths[0] > 2
+    assert peer.widths[1] == 2
+    twin = staged_cnn(peer.widths, side=4)
+    assert num_params(twin) == num_params(peer.model)
+    with torch.no_grad():
+        for own, grown in zip(twin.parameters(), peer.model.parameters(), strict=True):
+            own.copy_(grown)
+    torch.testing.assert_close(twin.train()(rows.x), peer.model.train()(rows.x))
