@@ -67,8 +67,7 @@ def main(epochs: int) -> None:
             if accelerator.sync_gradients:
                 grower.step()
     grower.finish()
-    for event in grower.history:
-        print(told(event) or f"step {event.step}: {type(event).__name__.lower()}")
+    print("\n".join(line for line in map(told, grower.history) if line))
 
 
 if __name__ == "__main__":

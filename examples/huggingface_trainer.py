@@ -67,8 +67,7 @@ def main(steps: int) -> None:
         again, resumed = trainer_in(folder, steps)
         again.train(resume_from_checkpoint=resumed.resume(f"{folder}/checkpoint-{steps // 2}"))
     assert growth.grower is not None
-    for event in growth.grower.history:
-        print(told(event) or f"step {event.step}: {type(event).__name__.lower()}")
+    print("\n".join(line for line in map(told, growth.grower.history) if line))
     losses = [[line["loss"] for line in t.state.log_history if "loss" in line] for t in (trainer, again)]
     assert losses[0] == losses[1], "a run that goes on has the same losses"
 

@@ -65,8 +65,7 @@ def main(steps: int) -> None:
         trainer.fit(module, rows(3_000, 0, batch_size=100), rows(1_000, 1, batch_size=500))
         marked = sum(path.stat().st_size for path in Path(folder).glob("events*"))
     assert growth.grower is not None
-    for event in growth.grower.history:
-        print(told(event) or f"step {event.step}: {type(event).__name__.lower()}")
+    print("\n".join(line for line in map(told, growth.grower.history) if line))
     print(f"held-out loss {trainer.callback_metrics['held_out_loss']:.4f}; {marked:,} bytes for TensorBoard")
 
 

@@ -33,3 +33,8 @@ def test_what_was_pruned_is_told_with_its_cost_and_the_margin(event: events.Prun
 def test_a_graft_that_melted_is_told() -> None:
     event = events.Merged(step=900, candidate="fc1 lora(rank=4)", params=80, total_params=900, total_macs=800)
     assert told(event) == "step 900: fc1 lora(rank=4) melted into the layer beside it (−80 parameters)"
+
+
+def test_the_end_of_growth_in_plain_layers_is_told() -> None:
+    event = events.Folded(step=1_500, total_params=9_400, num_grafts=1)
+    assert told(event) == "step 1,500: folded into plain PyTorch, 9,400 parameters"

@@ -10,6 +10,7 @@ from esper.events import (
     Attached,
     Cut,
     Ended,
+    Folded,
     Judged,
     Merged,
     Pruned,
@@ -77,13 +78,8 @@ def told(event: AnyEvent) -> str | None:
             return f"step {event.step:,}: {recipe} grew at {site} (+{event.params:,} parameters)"
         case Cut():
             return f"step {event.step:,}: the own path of {event.site} was no longer needed and went"
-        case Merged():
-            melted = f"{event.candidate} melted into the layer beside it"
-            return f"step {event.step:,}: {melted} (−{event.params:,} parameters)"
-        case Widened():
-            return (
-                f"step {event.step:,}: {event.num_grafts} widenings became units of {', '.join(event.layers)}"
-            )
+        case Merged() | Widened() | Folded():
+            return f"step {event.step:,}: {_made_plain(event)}"
         case Pruned():
             return f"step {event.step:,}: {pruned(event)}"
         case RolledBack():
@@ -95,6 +91,15 @@ def told(event: AnyEvent) -> str | None:
         case Ended():
             return f"growth ended at step {event.step:,}: {event.reason}"
     return None
+
+
+def _made_plain(event: Merged | Widened | Folded) -> str:
+    match event:
+        case Merged():
+            return f"{event.candidate} melted into the layer beside it (−{event.params:,} parameters)"
+        case Widened():
+            return f"{event.num_grafts} widenings became units of {', '.join(event.layers)}"
+    return f"folded into plain PyTorch, {event.total_params:,} parameters"
 
 
 def pruned(event: Pruned) -> str:
