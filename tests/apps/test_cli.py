@@ -276,6 +276,9 @@ def test_a_task_file_that_ends_the_process_is_an_error(esper: Esper, tmp_path: P
     (tmp_path / "odd.py").write_text("import sys\nsys.exit(0)")
     code, _, err = esper("train", tmp_path / "odd.py")
     assert (code, "odd.py, line 2: this ends the process" in err) == (1, True)
+    (tmp_path / "odd.py").write_text(TASK.replace("calls += 1", "raise SystemExit(0)"))
+    code, _, err = esper("train", tmp_path / "odd.py", "--no-growth", "-q")
+    assert (code, "own code ended the process (sys.exit)" in err) == (1, True)
 
 
 @pytest.mark.filterwarnings("always:take care")

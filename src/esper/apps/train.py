@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from esper.apps.display import make_display
-from esper.errors import RunError
+from esper.errors import DataError, RunError
 from esper.settings import project_home
 from esper.training.ending import conclude
 from esper.training.progress import Progress
@@ -37,12 +37,23 @@ class Stop:
 
 def start(settings: Settings, *, quiet: bool = False) -> int:
     """A new run; the exit code."""
-    return _train(begin(settings, project_home()), quiet=quiet)
+    with _no_exit():
+        return _train(begin(settings, project_home()), quiet=quiet)
 
 
 def go_on(run: RunFolder, *, quiet: bool = False) -> int:
     """An interrupted run, from its last checkpoint; the exit code."""
-    return _train(resume(run), quiet=quiet)
+    with _no_exit():
+        return _train(resume(run), quiet=quiet)
+
+
+@contextmanager
+def _no_exit() -> Iterator[None]:
+    """Only code of the user's task would end the process from within; a run that did not finish is no success."""
+    try:
+        yield
+    except SystemExit as error:
+        raise DataError("the task's own code ended the process (sys.exit); take that out of it") from error
 
 
 def _train(trainer: Trainer, *, quiet: bool) -> int:

@@ -20,7 +20,7 @@ FILE = "exports.jsonl"
 
 
 class Exported(msgspec.Struct, frozen=True):
-    """One file that an export wrote, as it was then."""
+    """One file that an export was to write, as it was then."""
 
     path: str
     sha256: str
@@ -38,8 +38,8 @@ def put(run: RunFolder, made: Sequence[Path], folder: Path) -> dict[Path, bool]:
         replaced = {target: target.exists() for target in targets.values()}
         _refuse_strangers(run, [target for target, is_there in replaced.items() if is_there])
         for path, target in targets.items():
+            _note(run, Exported(str(target.absolute()), _sha256(path)))
             shutil.move(path, target)
-            _note(run, target)
     except OSError as error:
         raise DataError(f"cannot write into {folder}: {error.strerror}") from error
     return replaced
@@ -57,10 +57,10 @@ def _refuse_strangers(run: RunFolder, files: Sequence[Path]) -> None:
         )
 
 
-def _note(run: RunFolder, file: Path) -> None:
+def _note(run: RunFolder, export: Exported) -> None:
     path = run.path / FILE
     with Journal(path, size=path.stat().st_size if path.exists() else 0) as journal:
-        journal.append(Exported(str(file.absolute()), _sha256(file)))
+        journal.append(export)
 
 
 def _sha256(file: Path) -> str:
