@@ -208,7 +208,7 @@ def table(given: Options) -> Table:
         columns=["network", "what", "clock (ms)", "processor (ms)", "processor per layer (µs)"],
         cells=[*size_cells(given), *attach_cells(given)],
         notes=[
-            "finding: making a Grower, all of it (three passes of held-out data, trace, sites, spans, blocks, choice)",
+            "finding: making a Grower, all of it (five passes of held-out data, trace, sites, spans, blocks, choice)",
             f"sensing and shadow: one step of {EXAMPLES} examples, without that of training; one candidate a layer",
             f"attachment: median over {len(given.seeds)} seeds, with AdamW, to the second of four square layers",
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -78,6 +79,18 @@ def test_a_grower_that_cannot_be_is_refused_and_the_model_stays_as_it_was(
         loop.grow(**options)
     assert not difference(before, state(loop))
     assert shape == structure(loop.model)
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_the_garbage_collector_is_left_as_it_was_also_after_an_error(enabled: bool) -> None:
+    was_on = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        with pytest.raises(EvaluateError):
+            Loop(host("mlp")).grow(evaluate=held_out_of(lambda x: x.mean()))
+        assert gc.isenabled() is enabled
+    finally:
+        (gc.enable if was_on else gc.disable)()
 
 
 @pytest.mark.parametrize("name", ["params_ratio", "macs_ratio", "params", "macs", "grafts"])

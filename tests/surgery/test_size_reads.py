@@ -67,9 +67,16 @@ def named(net: Net, y: Tensor) -> Tensor:
     return y * len(net.fc1.weight.shape)
 
 
+def passes(model: nn.Module, x: Tensor) -> Callable[[], object]:
+    def run() -> None:
+        with isolated(model, eval_mode=True):
+            model(x)
+
+    return run
+
+
 def seen(model: nn.Module, run: Callable[[], object]) -> Blocks:
-    with isolated(model, eval_mode=True):
-        found = trace(model, run)
+    found = trace(model, run)
     return find_blocks(found, spans(discover(found).offers))
 
 
@@ -84,9 +91,9 @@ def batch(*shape: int) -> Tensor:
 @pytest.mark.parametrize("between", [scaled, read_by_the_reader, raising])
 def test_a_block_whose_sizes_are_read_is_none_and_others_are_left(between: Between) -> None:
     model, x = Net(between), batch(4, 6)
-    before = seen(model, lambda: model(x))
+    before = seen(model, passes(model, x))
     assert set(before.found) == {"fc1..fc2", *OTHERS}
-    after = without_read_sizes(model, before, lambda: model(x))
+    after = without_read_sizes(model, before, passes(model, x))
     assert set(after.found) == OTHERS
     assert "reads how large its layers are" in after.reasons["fc1..fc2"]
 
@@ -94,28 +101,28 @@ def test_a_block_whose_sizes_are_read_is_none_and_others_are_left(between: Betwe
 @pytest.mark.parametrize("between", [plain, named])
 def test_a_block_whose_sizes_nobody_reads_is_left(between: Between) -> None:
     model, x = Net(between), batch(4, 6)
-    before = seen(model, lambda: model(x))
-    assert without_read_sizes(model, before, lambda: model(x)) == before
+    before = seen(model, passes(model, x))
+    assert without_read_sizes(model, before, passes(model, x)) == before
 
 
 def test_it_is_noticed_behind_layers_that_say_nothing_yet() -> None:
     model, x = Net(scaled), batch(4, 6)
     nn.init.zeros_(model.fc4.weight)
     nn.init.zeros_(model.fc4.bias)
-    found = without_read_sizes(model, seen(model, lambda: model(x)), lambda: model(x))
+    found = without_read_sizes(model, seen(model, passes(model, x)), passes(model, x))
     assert set(found.found) == OTHERS
 
 
 def test_the_size_of_a_norm_is_one_of_its_convolution() -> None:
     model, x = Images(), batch(4, 2, 6, 6)
-    before = seen(model, lambda: model(x))
+    before = seen(model, passes(model, x))
     assert set(before.found) == {"first..second"}
-    assert not without_read_sizes(model, before, lambda: model(x)).found
+    assert not without_read_sizes(model, before, passes(model, x)).found
 
 
 def test_the_layers_say_the_truth_afterwards() -> None:
     model, x = Net(raising), batch(4, 6)
-    without_read_sizes(model, seen(model, lambda: model(x)), lambda: model(x))
+    without_read_sizes(model, seen(model, passes(model, x)), passes(model, x))
     assert (model.fc1.in_features, model.fc1.out_features, model.fc2.in_features) == (6, 8, 8)
     assert model.training
     assert not model._forward_hooks
@@ -124,8 +131,8 @@ def test_the_layers_say_the_truth_afterwards() -> None:
 
 def test_where_every_pass_has_other_data_nothing_is_said() -> None:
     model, data = Net(scaled), others()
-    before = seen(model, lambda: model(next(data)))
-    assert without_read_sizes(model, before, lambda: model(next(data))) == before
+    before = seen(model, lambda: passes(model, next(data))())
+    assert without_read_sizes(model, before, lambda: passes(model, next(data))()) == before
 
 
 def others() -> Iterator[Tensor]:
@@ -136,12 +143,12 @@ def others() -> Iterator[Tensor]:
 
 def test_what_another_process_notices_counts() -> None:
     model, x = Net(plain), batch(4, 6)
-    before, asked = seen(model, lambda: model(x)), [True, False, True, False]
+    before, asked = seen(model, passes(model, x)), [True, False, True, False]
 
     def anywhere(found: bool) -> bool:
         return found or asked.pop(0)
 
-    after = without_read_sizes(model, before, lambda: model(x), anywhere=anywhere)
+    after = without_read_sizes(model, before, passes(model, x), anywhere=anywhere)
     assert not asked
     assert len(after.found) == 2
     assert len(before.found) == 3
@@ -149,6 +156,6 @@ def test_what_another_process_notices_counts() -> None:
 
 def test_a_pass_that_fails_by_itself_says_so() -> None:
     model, x = Net(plain), batch(4, 6)
-    before = seen(model, lambda: model(x))
+    before = seen(model, passes(model, x))
     with pytest.raises(RuntimeError, match="shape"):
-        without_read_sizes(model, before, lambda: model(x[:, :5]))
+        without_read_sizes(model, before, passes(model, x[:, :5]))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from esper.surgery.block import Block
 from esper.surgery.blocks import Blocks
-from esper.surgery.isolation import isolated
 from esper.surgery.one_pass import one_pass
 from esper.surgery.structure import first_input, first_output
 
@@ -52,14 +51,14 @@ def without_read_sizes(
     *,
     anywhere: Callable[[bool], bool] = bool,
 ) -> Blocks:
-    """``blocks`` without those whose layers' sizes ``model`` reads; ``run`` makes the pass that was traced once more.
+    """``blocks`` without those whose layers' sizes ``model`` reads.
 
-    With several processes, ``anywhere`` says whether something holds in any of them.
+    ``run`` makes the pass that was traced once more, isolated and in eval mode. With several processes, ``anywhere``
+    says whether something holds in any of them.
     """
     if not blocks.found:
         return blocks
-    with isolated(model, eval_mode=True):
-        read = _Search(model, blocks.found, run, anywhere).read()
+    read = _Search(model, blocks.found, run, anywhere).read()
     reason = "a forward pass reads how large its layers are, other than from tensors"
     left = {name: block for name, block in blocks.found.items() if name not in read}
     return replace(blocks, found=left, reasons={**blocks.reasons, **dict.fromkeys(read, reason)})
