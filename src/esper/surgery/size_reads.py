@@ -144,5 +144,6 @@ def _look_out(looks: list[_Look], _: nn.Module, __: object, output: object) -> N
 
 def _enter(looks: list[_Look], tensor: Tensor | None) -> None:
     if tensor is not None and tensor.numel():
-        values = tensor.detach().float()
-        looks.append(_Look(tuple(tensor.shape), float(values.mean()), float(values.abs().mean())))
+        plain = tensor.to_padded_tensor(0.0) if tensor.is_nested else tensor  # torch's fast path over padding
+        values = plain.detach().float()
+        looks.append(_Look(tuple(values.shape), float(values.mean()), float(values.abs().mean())))
