@@ -141,7 +141,10 @@ class Widening:
         self.kept: list[str] = []
 
     def begin(self) -> None:
-        """Call before every step: where a block is due, its Grower is made (which an operation counter would blind)."""
+        """Call before every step: where a block is due, its Grower is made.
+
+        That takes five held-out batches, which are the only ones that the FLOPs of the table leave out.
+        """
         share = self._step / self._session.plan.steps
         if self._grower is None and self._case.first <= share < LAST and self._narrow != []:
             self._grower = self._next()
