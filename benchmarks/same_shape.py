@@ -143,7 +143,7 @@ class Widening:
     def begin(self) -> None:
         """Call before every step: where a block is due, its Grower is made.
 
-        That takes five held-out batches, which are the only ones that the FLOPs of the table leave out.
+        That takes one pass over the held-out rows and a few batches more, which the FLOPs of the table leave out.
         """
         share = self._step / self._session.plan.steps
         if self._grower is None and self._case.first <= share < LAST and self._narrow != []:
