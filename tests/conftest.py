@@ -9,9 +9,6 @@ import hypothesis
 import pytest
 import torch
 
-from esper.blueprints import catalogue
-from esper.growth import examination
-
 torch.set_num_threads(1)
 # And in what they start: the threads of two workers would wait for each other.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -31,22 +28,6 @@ def pytest_collection_finish():
     """What the imports have left lives as long as the process: the collector need not go through it again."""
     gc.collect()
     gc.freeze()
-
-
-@pytest.fixture(autouse=True, scope="session")
-def births():
-    """A Grower's recipes pass the check at birth once for every pair of ports; one that fails, fails every time."""
-    passed, check = set(), examination.check_birth
-
-    def once(recipe, site):
-        known = (catalogue.find(recipe.blueprint), recipe, site.source, site.target, site.block)
-        if known not in passed:
-            check(recipe, site)
-            passed.add(known)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(examination, "check_birth", once)
-        yield
 
 
 @pytest.fixture(autouse=True)

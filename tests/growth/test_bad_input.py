@@ -81,6 +81,16 @@ def test_a_grower_that_cannot_be_is_refused_and_the_model_stays_as_it_was(
     assert shape == structure(loop.model)
 
 
+def test_a_blueprint_that_is_declared_anew_is_checked_anew() -> None:
+    recipes = [Recipe.of("newcomer")]
+    blueprint("newcomer", pairs=[("vector", "vector")])(modest)
+    Loop(host("mlp")).grow(recipes=recipes)
+    del catalogue._blueprints["newcomer"]
+    blueprint("newcomer", pairs=[("vector", "vector")])(stillborn)
+    with pytest.raises(RecipeError, match="is dead"):
+        Loop(host("mlp")).grow(recipes=recipes)
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_garbage_collector_is_left_as_it_was_also_after_an_error(enabled: bool) -> None:
     was_on = gc.isenabled()
@@ -337,12 +347,16 @@ def test_a_controller_that_keeps_nothing_only_ends_the_round() -> None:
     assert "Refused" in kinds(grower)
 
 
-def stillborn(source: Port, target: Port) -> nn.Module:
-    """Ends in a rectifier behind a zero projection: no gradient will ever reach it."""
+def modest(source: Port, target: Port) -> nn.Module:
     last = nn.Linear(source.width, target.width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(last, nn.ReLU())
+    return last
+
+
+def stillborn(source: Port, target: Port) -> nn.Module:
+    """Ends in a rectifier behind a zero projection: no gradient will ever reach it."""
+    return nn.Sequential(modest(source, target), nn.ReLU())
 
 
 def loud(source: Port, target: Port) -> nn.Module:

@@ -10,12 +10,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 
 from esper.blueprints.birth import check_birth
-from esper.blueprints.catalogue import DEFAULT_RECIPES, fits
+from esper.blueprints.catalogue import DEFAULT_RECIPES, Blueprint, find, fits
 from esper.controller.judge import Judge
 from esper.errors import ConfigurationError, EvaluateError, RecipeError
 from esper.growth.host import Host, Losses
@@ -114,7 +114,13 @@ def check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> No
         raise RecipeError("none of the recipes fits any site: leave recipes out to have the catalogue's")
     for recipe in set(places) - set(DEFAULT_RECIPES):
         for site in {(s.source, s.target): s for s in places[recipe]}.values():
-            check_birth(recipe, site)
+            _check_once(find(recipe.blueprint), recipe, site)
+
+
+@lru_cache(maxsize=1024)
+def _check_once(_: Blueprint, recipe: Recipe, site: Site) -> None:
+    """Under one name a user may declare another blueprint later; one that fails, fails every time."""
+    check_birth(recipe, site)
 
 
 def _check_losses(losses: Losses, judge: Judge) -> None:
