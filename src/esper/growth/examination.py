@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 
 import torch
 
@@ -20,14 +20,18 @@ from esper.controller.judge import Judge
 from esper.errors import ConfigurationError, EvaluateError, RecipeError
 from esper.growth.host import Host, Losses
 from esper.recipe import Recipe
+from esper.surgery.block import Block
 from esper.surgery.blocks import find_blocks
 from esper.surgery.fold import obstacles
 from esper.surgery.heads import find_heads
 from esper.surgery.isolation import isolated
-from esper.surgery.site import Site
+from esper.surgery.site import Port, Site
 from esper.surgery.sites import SiteMap, discover
 from esper.surgery.size_reads import without_read_sizes
 from esper.surgery.trace import Trace, trace
+
+_passed: set[tuple[Blueprint, Recipe, Port, Port, Block | None]] = set()
+"""What has been checked at birth in this process, and where."""
 
 
 def check_types(evaluate: object, recipes: Sequence[object] | None, total_steps: int | None) -> None:
@@ -114,13 +118,15 @@ def check_recipes(recipes: Sequence[Recipe] | None, sites: Sequence[Site]) -> No
         raise RecipeError("none of the recipes fits any site: leave recipes out to have the catalogue's")
     for recipe in set(places) - set(DEFAULT_RECIPES):
         for site in {(s.source, s.target): s for s in places[recipe]}.values():
-            _check_once(find(recipe.blueprint), recipe, site)
+            _check_once(recipe, site)
 
 
-@lru_cache(maxsize=1024)
-def _check_once(_: Blueprint, recipe: Recipe, site: Site) -> None:
+def _check_once(recipe: Recipe, site: Site) -> None:
     """Under one name a user may declare another blueprint later; one that fails, fails every time."""
-    check_birth(recipe, site)
+    birth = find(recipe.blueprint), recipe, site.source, site.target, site.block
+    if birth not in _passed:
+        check_birth(recipe, site)
+        _passed.add(birth)
 
 
 def _check_losses(losses: Losses, judge: Judge) -> None:
