@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from growth.test_replicas import flat
-from growth.torchrun import torchrun
+from growth.torchrun import flat, seen_by_two
 
 WORKER = Path(__file__).with_name("sharded_growth_worker.py")
 
@@ -17,10 +15,7 @@ WORKER = Path(__file__).with_name("sharded_growth_worker.py")
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
-    folder = tmp_path_factory.mktemp("sharded")
-    done = torchrun(WORKER, str(folder), ranks=2)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
+    return seen_by_two(WORKER, tmp_path_factory.mktemp("sharded"))
 
 
 def assert_equal(found: dict[str, Any], wanted: dict[str, Any], *names: str) -> None:

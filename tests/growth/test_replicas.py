@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from growth.torchrun import torchrun
+from growth.torchrun import flat, seen_by_two
 
 WORKER = Path(__file__).with_name("replicas_worker.py")
 
@@ -16,17 +15,7 @@ WORKER = Path(__file__).with_name("replicas_worker.py")
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each of two ranks saw."""
-    folder = tmp_path_factory.mktemp("replicas")
-    done = torchrun(WORKER, str(folder), ranks=2)
-    assert done.returncode == 0, done.stderr[-4000:]
-    return [json.loads((folder / f"{rank}.json").read_text()) for rank in (0, 1)]
-
-
-def flat(gradients: Any) -> list[float]:
-    """All numbers of nested lists."""
-    if isinstance(gradients, list):
-        return [number for part in gradients for number in flat(part)]
-    return [gradients]
+    return seen_by_two(WORKER, tmp_path_factory.mktemp("replicas"))
 
 
 def test_the_gradients_of_all_grafts_are_averaged_in_one_message(ranks: list[dict[str, Any]]) -> None:

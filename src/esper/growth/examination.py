@@ -79,8 +79,9 @@ def explore(host: Host, judge: Judge) -> SiteMap:
     with _uncollected():
         seen = _traced(host)
         found = discover(seen)
-        _check_losses(host.examine(), judge)
-        _warn_of_weak_scores(host)
+    _check_losses(host.examine(), judge)
+    _warn_of_weak_scores(host)
+    with _uncollected():
         return _with_blocks(host, seen, found)
 
 
